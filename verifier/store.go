@@ -1,0 +1,193 @@
+package verifier
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/assay-project/assay/attest"
+)
+
+// Sentinel errors of a store; the HTTP table maps them to statuses.
+var (
+	// ErrNotFound: no such node, policy, boot or quote.
+	ErrNotFound = errors.New("not found")
+	// ErrConflict: the row is not at the version that the writer read. The loser drops its round and reads again.
+	ErrConflict = errors.New("changed by someone else meanwhile")
+	// ErrExists: the name is taken by other content.
+	ErrExists = errors.New("exists already")
+	// ErrInUse: something still refers to it.
+	ErrInUse = errors.New("in use")
+)
+
+// Node is an enrolled agent: who it is, what applies to it and where the machine stands.
+type Node struct {
+	ID        attest.AgentID `json:"id"`
+	Enrolment Enrolment      `json:"enrolment"`
+	// Policies are the documents assigned to the node, in the order of assignment.
+	Policies []attest.PolicyRef `json:"policies"`
+	// Interval between rounds; 0 means the server's.
+	Interval time.Duration `json:"interval"`
+	State    State         `json:"state"`
+	// Version counts the writes of this row, from 1; the store sets it.
+	Version uint64 `json:"-"`
+}
+
+// Enrolment is what was known and checked when a person (or the operator) enrolled the agent.
+type Enrolment struct {
+	// AK and EK are TPM2B_PUBLIC structures as the registrar had them.
+	AK []byte `json:"ak"`
+	EK []byte `json:"ek"`
+	// EndorsedBy is the subject of the vendor root that the EK certificate leads to; empty with FirstUse.
+	EndorsedBy string `json:"endorsedBy,omitempty"`
+	// FirstUse: enrolled without an endorsement, by a person's word.
+	FirstUse bool `json:"firstUse,omitempty"`
+	// Address and Port are where the pull agent answers; Certificate is its pinned PEM certificate.
+	Address     string    `json:"address"`
+	Port        int       `json:"port"`
+	Certificate string    `json:"certificate"`
+	At          time.Time `json:"at"`
+}
+
+// Transition is one change of a node's verdict with its reasons: an append-only row.
+type Transition struct {
+	// Seq counts a node's transitions from 1; the store sets it.
+	Seq      uint64             `json:"seq"`
+	Node     attest.AgentID     `json:"node"`
+	At       time.Time          `json:"at"`
+	From     attest.Verdict     `json:"from"`
+	To       attest.Verdict     `json:"to"`
+	Boot     string             `json:"boot"`
+	Policies []attest.PolicyRef `json:"policies"`
+	Failures []attest.Failure   `json:"failures"`
+	// Quote is the digest of the stored quote behind the transition; zero when no quote is behind it.
+	Quote attest.Digest `json:"quote"`
+	// Cause is a word for people: round, reboot, policy, reattest, pause, resume, enrol.
+	Cause string `json:"cause"`
+}
+
+// StoredQuote is an accepted quote as it came, with what is needed to verify it again.
+type StoredQuote struct {
+	// Digest is quote.Verified.Digest: SHA-256 of the TPMS_ATTEST bytes.
+	Digest attest.Digest  `json:"digest"`
+	Node   attest.AgentID `json:"node"`
+	Boot   string         `json:"boot"`
+	At     time.Time      `json:"at"`
+	Nonce  string         `json:"nonce"`
+	// Packed is Keylime's packed quote, Bank and Mask the selection that was asked for.
+	Packed string      `json:"packed"`
+	Bank   attest.Hash `json:"bank"`
+	Mask   uint32      `json:"mask"`
+	// Position is the list position that the quote covers.
+	Position uint64 `json:"position"`
+}
+
+// Chunk is a run of measurement list entries in the order of the kernel's list, kept by content.
+type Chunk struct {
+	Boot string `json:"boot"`
+	// First is the absolute position of the first entry, Count the number of entries.
+	First uint64 `json:"first"`
+	Count uint64 `json:"count"`
+	// ASCII holds the entries in the kernel's ASCII form.
+	ASCII []byte `json:"-"`
+}
+
+// Commit is everything that one step wants to be durable, all of it or nothing.
+type Commit struct {
+	// Node is the row to write. Expect is the version it was read at; 0 inserts.
+	Node   Node
+	Expect uint64
+	// Transition is appended when the verdict changed.
+	Transition *Transition
+	// Chunks are the entries accepted since the last commit; a chunk starts where the stored list of its boot ends.
+	// A chunk that starts at 0 replaces the boot's stored list (a person's reattest judges from the start).
+	Chunks []Chunk
+	// Quotes replace the node's last accepted quote with the last of them; one that a transition names is kept for good.
+	Quotes []StoredQuote
+	// BootLog is the event log of Node.State.Boot when it is new.
+	BootLog []byte
+}
+
+// Store keeps nodes. A write is refused with ErrConflict unless the row still has the expected version.
+type Store interface {
+	// Node returns one node or ErrNotFound.
+	Node(ctx context.Context, id attest.AgentID) (Node, error)
+	// Nodes returns at most limit nodes with ids after the given one, in the order of ids.
+	Nodes(ctx context.Context, after attest.AgentID, limit int) ([]Node, error)
+	// Commit writes one step and returns the row's new version. ErrConflict, ErrExists (insert of a present id).
+	Commit(ctx context.Context, c Commit) (uint64, error)
+	// RemoveNode deletes the node with its evidence; ErrNotFound, ErrConflict.
+	RemoveNode(ctx context.Context, id attest.AgentID, expect uint64) error
+}
+
+// EvidenceStore reads what Commit wrote.
+type EvidenceStore interface {
+	// List returns the stored list of a boot, whole and in order; ErrNotFound when there is none.
+	List(ctx context.Context, id attest.AgentID, boot string) (Chunk, error)
+	// BootLog returns the stored event log of a boot, or ErrNotFound.
+	BootLog(ctx context.Context, id attest.AgentID, boot string) ([]byte, error)
+	// Quote returns a stored quote; the zero digest asks for the last accepted one.
+	Quote(ctx context.Context, id attest.AgentID, digest attest.Digest) (StoredQuote, error)
+	// Transitions returns at most limit transitions of a node with a Seq above after, oldest first.
+	Transitions(ctx context.Context, id attest.AgentID, after uint64, limit int) ([]Transition, error)
+}
+
+// StoredPolicy is an immutable policy document.
+type StoredPolicy struct {
+	Ref   attest.PolicyRef `json:"ref"`
+	Bytes []byte           `json:"-"`
+	Size  int64            `json:"size"`
+	Added time.Time        `json:"added"`
+}
+
+// PolicyStore keeps policy documents. A document is named by its digest; several digests may carry one name, the newest is the name's.
+type PolicyStore interface {
+	// AddPolicy stores a document; adding the same bytes again changes nothing.
+	AddPolicy(ctx context.Context, p StoredPolicy) error
+	// Policy finds a document with its bytes by digest ("sha256:..."), or the newest one by name; ErrNotFound.
+	Policy(ctx context.Context, nameOrDigest string) (StoredPolicy, error)
+	// Policies lists documents without their bytes, oldest first, after the given digest.
+	Policies(ctx context.Context, after attest.Digest, limit int) ([]StoredPolicy, error)
+	// RemovePolicy deletes a document; ErrInUse while a node has it assigned.
+	RemovePolicy(ctx context.Context, digest attest.Digest) error
+}
+
+// Root is a certificate that endorses EKs.
+type Root struct {
+	Fingerprint attest.Digest `json:"fingerprint"` // SHA-256 of the DER bytes
+	Subject     string        `json:"subject"`
+	NotAfter    time.Time     `json:"notAfter"`
+	PEM         []byte        `json:"-"`
+	Added       time.Time     `json:"added"`
+	// Origin says where it came from: a file name, or "bundled".
+	Origin string `json:"origin"`
+}
+
+// RootStore keeps the vendor roots and intermediates that endorse EKs.
+type RootStore interface {
+	// AddRoot stores a certificate; adding it again changes nothing.
+	AddRoot(ctx context.Context, r Root) error
+	// Roots returns all of them, in the order of subjects.
+	Roots(ctx context.Context) ([]Root, error)
+	// RemoveRoot deletes one; ErrNotFound.
+	RemoveRoot(ctx context.Context, fingerprint attest.Digest) error
+}
+
+// Token is a join token as it is kept: without its secret.
+type Token struct {
+	ID      string    `json:"id"`
+	Created time.Time `json:"created"`
+	Expires time.Time `json:"expires"`
+	// Agent is who redeemed it; empty while it is unused.
+	Agent attest.AgentID `json:"agent,omitempty"`
+	// SecretDigest is the SHA-256 digest of the secret (16 random bytes or more, so no salt is needed).
+	SecretDigest attest.Digest `json:"-"`
+}
+
+// TokenStore keeps join tokens.
+type TokenStore interface {
+	AddToken(ctx context.Context, t Token) error
+	Tokens(ctx context.Context) ([]Token, error)
+	// RevokeToken deletes one; ErrNotFound.
+	RevokeToken(ctx context.Context, id string) error
+}
