@@ -51,7 +51,7 @@ type Enrolment struct {
 
 // Transition is one change of a node's verdict with its reasons: an append-only row.
 type Transition struct {
-	// Seq counts a node's transitions from 1; the store sets it.
+	// Seq counts a node's transitions from 1; the machine sets it (State.Seq), and the store refuses one that is taken.
 	Seq      uint64             `json:"seq"`
 	Node     attest.AgentID     `json:"node"`
 	At       time.Time          `json:"at"`
