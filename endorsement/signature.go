@@ -50,6 +50,9 @@ func (ak AK) signed(digest, first, second []byte) bool {
 		}
 		return rsa.VerifyPKCS1v15(key, ak.hash.Crypto(), digest, first) == nil
 	case *ecdsa.PublicKey:
+		if size := key.Curve.Params().BitSize / 8; len(first) > size || len(second) > size {
+			return false // leading zeros would be bytes that decide nothing
+		}
 		return ecdsa.Verify(key, digest, new(big.Int).SetBytes(first), new(big.Int).SetBytes(second))
 	}
 	return false
