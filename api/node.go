@@ -1,0 +1,221 @@
+package api
+
+import (
+	"time"
+
+	"github.com/assay-project/assay/attest"
+)
+
+// Paths of the native API. {id} is an agent's id, {digest} a digest "sha256:hex".
+const (
+	PathNodes        = "/api/v1/nodes"
+	PathPolicies     = "/api/v1/policies"
+	PathEndorsements = "/api/v1/endorsements"
+	PathTokens       = "/api/v1/tokens"
+	PathCertificates = "/api/v1/certificates"
+	PathPending      = "/api/v1/pending"
+	PathWatch        = "/api/v1/watch"
+	PathServer       = "/api/v1/server"
+	PathOpenAPI      = "/api/v1/openapi.json"
+)
+
+// MaxPage bounds the items of a page; a request without a limit gets DefaultPage.
+const (
+	MaxPage     = 500
+	DefaultPage = 100
+)
+
+// Page is a page of a list. Next is the cursor of the following page, "" on the last one.
+type Page[T any] struct {
+	Items []T    `json:"items"`
+	Next  string `json:"next,omitempty"`
+}
+
+// Problem is the body of every answer with a status of 400 and up.
+type Problem struct {
+	Status int    `json:"status"`
+	Title  string `json:"title"`
+	Detail string `json:"detail"`
+}
+
+// Node is an enrolled machine with its verdict.
+type Node struct {
+	ID      attest.AgentID `json:"id"`
+	Verdict attest.Verdict `json:"verdict"`
+	// Since is when the verdict last changed.
+	Since    time.Time        `json:"since"`
+	Failures []attest.Failure `json:"failures"`
+	// QuoteBacked says that a verified quote stands behind a Failed verdict.
+	QuoteBacked bool `json:"quoteBacked"`
+	// Assigned are the documents that apply, Appraised those that the verdict was made with.
+	Assigned  []attest.PolicyRef `json:"assigned"`
+	Appraised []attest.PolicyRef `json:"appraised"`
+	// Boot names this boot, BootSince is when its first quote was accepted.
+	Boot      string    `json:"boot,omitempty"`
+	BootSince time.Time `json:"bootSince,omitzero"`
+	// Position is the number of list entries that are proven, Pending the number of those shown beyond the last quote.
+	Position uint64 `json:"position"`
+	Pending  int    `json:"pending"`
+	// Accepted and Refused count rounds since enrolment.
+	Accepted     uint64    `json:"accepted"`
+	Refused      uint64    `json:"refused"`
+	LastAccepted time.Time `json:"lastAccepted,omitzero"`
+	LastTried    time.Time `json:"lastTried,omitzero"`
+	// Trouble is why the last round was not accepted.
+	Trouble *attest.Failure `json:"trouble,omitempty"`
+	// Interval between rounds, in seconds.
+	Interval float64 `json:"interval"`
+	Paused   bool    `json:"paused"`
+	// Enrolment: who vouches for the EK; FirstUse when nobody does.
+	EndorsedBy string    `json:"endorsedBy,omitempty"`
+	FirstUse   bool      `json:"firstUse,omitempty"`
+	Enrolled   time.Time `json:"enrolled"`
+	Address    string    `json:"address"`
+	Port       int       `json:"port"`
+	// KeylimeState is the number that Keylime's clients would see.
+	KeylimeState int `json:"keylimeState"`
+	// Heartbeat is what the agent last said of itself; nothing in it is proven.
+	Heartbeat *AgentReport `json:"heartbeat,omitempty"`
+}
+
+// AgentReport is what an agent said over its session: unproven, for people.
+type AgentReport struct {
+	At        time.Time        `json:"at"`
+	Heartbeat Heartbeat        `json:"heartbeat"`
+	Preflight []PreflightCheck `json:"preflight,omitempty"`
+}
+
+// EnrolRequest enrols a registered agent: POST PathNodes.
+type EnrolRequest struct {
+	ID attest.AgentID `json:"id"`
+	// Policies are names or digests of stored documents.
+	Policies []string `json:"policies,omitempty"`
+	// Interval between rounds in seconds, 1 at the least; 0 means the server's.
+	Interval float64 `json:"interval,omitempty"`
+	// FirstUse accepts an EK that no vendor root endorses, where the server allows it.
+	FirstUse bool `json:"firstUse,omitempty"`
+	// Address and Port override what the agent registered.
+	Address string `json:"address,omitempty"`
+	Port    int    `json:"port,omitempty"`
+}
+
+// NodeUpdate changes what applies to a node: PATCH PathNodes/{id}. Absent members stay as they are.
+type NodeUpdate struct {
+	Policies *[]string `json:"policies,omitempty"`
+	Interval *float64  `json:"interval,omitempty"`
+}
+
+// Transition is one change of a node's verdict: an item of PathNodes/{id}/results and an event of PathWatch.
+type Transition struct {
+	Node     attest.AgentID     `json:"node"`
+	Seq      uint64             `json:"seq"`
+	At       time.Time          `json:"at"`
+	From     attest.Verdict     `json:"from"`
+	To       attest.Verdict     `json:"to"`
+	Boot     string             `json:"boot,omitempty"`
+	Cause    string             `json:"cause"`
+	Policies []attest.PolicyRef `json:"policies"`
+	Failures []attest.Failure   `json:"failures"`
+	Quote    attest.Digest      `json:"quote"`
+}
+
+// Evidence is the last accepted evidence of a node: PathNodes/{id}/evidence.
+type Evidence struct {
+	Node  attest.AgentID `json:"node"`
+	Boot  string         `json:"boot"`
+	At    time.Time      `json:"at"`
+	Nonce string         `json:"nonce"`
+	// Quote is Keylime's packed quote, AK the TPM2B_PUBLIC that signed it.
+	Quote string `json:"quote"`
+	AK    []byte `json:"ak"`
+	// List is the proven measurement list of this boot in ASCII, BootLog the TCG event log.
+	List    string `json:"list,omitempty"`
+	BootLog []byte `json:"bootLog,omitempty"`
+}
+
+// Policy is a stored policy document.
+type Policy struct {
+	Kind   string        `json:"kind"`
+	Name   string        `json:"name"`
+	Digest attest.Digest `json:"digest"`
+	Size   int64         `json:"size"`
+	Added  time.Time     `json:"added"`
+	// Warnings are what an author should know of a document that is valid; set in the answer to adding it.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Root is a certificate that endorses EKs.
+type Root struct {
+	Fingerprint attest.Digest `json:"fingerprint"`
+	Subject     string        `json:"subject"`
+	NotAfter    time.Time     `json:"notAfter"`
+	Added       time.Time     `json:"added"`
+	Origin      string        `json:"origin"`
+}
+
+// RootsAdded answers POST PathEndorsements, whose body is PEM.
+type RootsAdded struct {
+	Added []Root `json:"added"`
+}
+
+// EndorsementCheck says whether a registered agent's EK is endorsed: GET PathEndorsements/check/{id}.
+type EndorsementCheck struct {
+	Agent      attest.AgentID   `json:"agent"`
+	EK         attest.AgentID   `json:"ek"`
+	Endorsed   bool             `json:"endorsed"`
+	EndorsedBy string           `json:"endorsedBy,omitempty"`
+	Failures   []attest.Failure `json:"failures"`
+}
+
+// TokenRequest makes a join token: POST PathTokens. Lifetime in seconds; 0 means a day.
+type TokenRequest struct {
+	Lifetime float64 `json:"lifetime,omitempty"`
+}
+
+// TokenCreated holds the token's text; it is shown this once.
+type TokenCreated struct {
+	Token
+	Text string `json:"text"`
+}
+
+// Token is a join token without its secret.
+type Token struct {
+	ID      string         `json:"id"`
+	Created time.Time      `json:"created"`
+	Expires time.Time      `json:"expires"`
+	Agent   attest.AgentID `json:"agent,omitempty"`
+}
+
+// CertificateRequest asks for a client certificate: POST PathCertificates. Request is a PKCS #10 request in PEM; only its key is used.
+type CertificateRequest struct {
+	Role    string `json:"role"`
+	Name    string `json:"name"`
+	Request string `json:"request"`
+	// Lifetime in seconds; 0 means 90 days.
+	Lifetime float64 `json:"lifetime,omitempty"`
+}
+
+// Certificate is the answer: the certificate and the servers' CA, both PEM.
+type Certificate struct {
+	Certificate string `json:"certificate"`
+	ServerCA    string `json:"serverCA"`
+}
+
+// Pending is a registration that waits for a person: GET PathPending; POST PathPending/{id}/approve lets it in.
+type Pending struct {
+	Agent    attest.AgentID `json:"agent"`
+	EK       attest.AgentID `json:"ek"`
+	Reason   string         `json:"reason"`
+	At       time.Time      `json:"at"`
+	Endorsed bool           `json:"endorsed"`
+}
+
+// Server says who answers: GET PathServer.
+type Server struct {
+	Version  string   `json:"version"`
+	Roles    []string `json:"roles"`
+	Interval float64  `json:"interval"`
+	// You are the caller's name and role.
+	Name string `json:"name"`
+	Role string `json:"role"`
+}

@@ -1,0 +1,97 @@
+// Package serve assembles the control plane: authorities, store, registrar, verifier and the native API in one process.
+//
+// It holds no rule of its own; it reads the configuration, makes what a first start needs and hands each role what it asks for.
+package serve
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Config is the documented configuration of `assay server`: YAML, each key also by environment (ASSAY_STATE_DIR, ASSAY_LISTEN_API, ...).
+type Config struct {
+	// StateDir holds the database, the certificate authorities and the first administrator's certificate.
+	StateDir string `json:"stateDir"`
+	// Roles to run: registrar, verifier.
+	Roles []string `json:"roles"`
+	// Names are the DNS names and addresses under which agents and people reach this server; they go into its certificate.
+	// The names of the loopback are always in it.
+	Names []string `json:"names"`
+	// Listen addresses; an empty one is not served.
+	Listen Listen `json:"listen"`
+	// Interval between two rounds of a node, "30s"; 1s at the least.
+	Interval string `json:"interval"`
+	// Endorsement is Required (default) or AllowFirstUse: whether a person may enrol a machine whose EK no vendor root endorses.
+	Endorsement string `json:"endorsement"`
+	// KeylimeAgents serves registration without TLS on Listen.Plain, for Keylime's own pull agents.
+	KeylimeAgents bool `json:"keylimeAgents"`
+	// Reimage is Deny (default: a new AK of a known EK waits for approval) or Allow.
+	Reimage string `json:"reimage"`
+	// LogLevel is debug, info, warn or error.
+	LogLevel string `json:"logLevel"`
+}
+
+// Listen are the addresses that the server listens on.
+type Listen struct {
+	// API is the native API, Registrar Keylime's registrar protocol over TLS, Plain the same without TLS (only with KeylimeAgents).
+	API       string `json:"api"`
+	Registrar string `json:"registrar"`
+	Plain     string `json:"plain"`
+	// Metrics serves /metrics and /healthz without TLS.
+	Metrics string `json:"metrics"`
+}
+
+// Default returns the configuration of a server without a file.
+func Default() Config {
+	return Config{
+		StateDir: "/var/lib/assay", Roles: []string{"registrar", "verifier"}, Interval: "30s", Endorsement: "Required", Reimage: "Deny", LogLevel: "info",
+		Listen: Listen{API: ":8443", Registrar: ":8891", Plain: ":8890", Metrics: "127.0.0.1:9464"},
+	}
+}
+
+// Check reports every mistake at once.
+func (c Config) Check() error {
+	var mistakes []error
+	mistake := func(format string, values ...any) { mistakes = append(mistakes, fmt.Errorf(format, values...)) }
+	if c.StateDir == "" {
+		mistake("stateDir: is empty")
+	}
+	for _, role := range c.Roles {
+		if !slices.Contains([]string{"registrar", "verifier"}, role) {
+			mistake("roles: %q is none of registrar, verifier", role)
+		}
+	}
+	if !slices.Contains(c.Roles, "registrar") || !slices.Contains(c.Roles, "verifier") {
+		mistake("roles: registrar and verifier run in one process; both are needed")
+	}
+	if d, err := time.ParseDuration(c.Interval); err != nil || d < time.Second {
+		mistake("interval: %q is not a duration of at least 1s", c.Interval)
+	}
+	if !slices.Contains([]string{"Required", "AllowFirstUse"}, c.Endorsement) {
+		mistake("endorsement: %q is neither Required nor AllowFirstUse", c.Endorsement)
+	}
+	if !slices.Contains([]string{"Allow", "Deny"}, c.Reimage) {
+		mistake("reimage: %q is neither Allow nor Deny", c.Reimage)
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
+		mistake("logLevel: %q is none of debug, info, warn, error", c.LogLevel)
+	}
+	for name, address := range map[string]string{"listen.api": c.Listen.API, "listen.registrar": c.Listen.Registrar, "listen.plain": c.Listen.Plain, "listen.metrics": c.Listen.Metrics} {
+		if address == "" && (name == "listen.api" || name == "listen.registrar") {
+			mistake("%s: is empty", name)
+		}
+		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
+			mistake("%s: %w", name, err)
+		}
+	}
+	for _, name := range c.Names {
+		if strings.ContainsAny(name, " /:") && net.ParseIP(name) == nil {
+			mistake("names: %q is neither a host name nor an address", name)
+		}
+	}
+	return errors.Join(mistakes...)
+}

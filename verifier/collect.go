@@ -1,0 +1,192 @@
+package verifier
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/assay-project/assay/internal/httpjson"
+	"github.com/assay-project/assay/internal/mtls"
+	"github.com/assay-project/assay/wire"
+)
+
+// Bounds of an agent's answer: the list of a busy machine has some 100 bytes an entry.
+const (
+	maxAgentAnswerBytes = 64 << 20
+	maxBootLogBytes     = 4 << 20
+	idlePerAgent        = 90 * time.Second
+)
+
+// Pull asks agents over Keylime's agent API, version 2 (reference section 2). Each agent has a TLS configuration and a session cache
+// of its own, which accept nothing but the certificate that was registered.
+type Pull struct {
+	certificate mtls.Source
+	now         func() time.Time
+
+	mu    sync.Mutex
+	peers map[string]*peer // by pinned certificate and address
+}
+
+// peer is one agent's connection state.
+type peer struct {
+	http    *http.Client
+	base    string
+	version atomic.Pointer[wire.Version] // nil before the first answer; a dropped round may still be writing it
+}
+
+// NewPull makes a collector that presents a verifier-client's certificate. A nil clock is time.Now.
+func NewPull(certificate mtls.Source, now func() time.Time) *Pull {
+	return &Pull{certificate: certificate, now: now, peers: make(map[string]*peer)}
+}
+
+// maxPeers bounds the kept connections; beyond it all of them are dropped and made anew as they are needed.
+const maxPeers = 20_000
+
+func (p *Pull) peer(to Enrolment) (*peer, error) {
+	host := net.JoinHostPort(to.Address, strconv.Itoa(to.Port))
+	key := host + "\n" + to.Certificate
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if known := p.peers[key]; known != nil {
+		return known, nil
+	}
+	block, _ := pem.Decode([]byte(to.Certificate))
+	if block == nil {
+		return nil, errors.New("the agent registered no server certificate, so nothing can be pinned")
+	}
+	config, err := mtls.Peer{Certificate: p.certificate, Now: p.now}.PinCertificate(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	if len(p.peers) >= maxPeers {
+		clear(p.peers)
+	}
+	known := &peer{base: "https://" + host, http: &http.Client{
+		Transport: &http.Transport{
+			TLSClientConfig: config, MaxIdleConnsPerHost: 1, IdleConnTimeout: idlePerAgent, TLSHandshakeTimeout: 30 * time.Second,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error {
+			return errors.New("the agent redirects; that is never followed")
+		},
+	}}
+	p.peers[key] = known
+	return known, nil
+}
+
+// Collect implements Collector.
+func (p *Pull) Collect(ctx context.Context, to Enrolment, r Request) (Answer, error) {
+	agent, err := p.peer(to)
+	if err != nil {
+		return Answer{}, err
+	}
+	if agent.version.Load() == nil {
+		if err := agent.negotiate(ctx); err != nil {
+			return Answer{}, err
+		}
+	}
+	results, err := agent.quote(ctx, r)
+	if errors.Is(err, errVersion) {
+		if err = agent.negotiate(ctx); err == nil {
+			results, err = agent.quote(ctx, r)
+		}
+	}
+	if err != nil {
+		return Answer{}, err
+	}
+	return answerOf(results)
+}
+
+// errVersion says that the agent does not speak the version that it was asked in.
+var errVersion = errors.New("API version not supported")
+
+func (a *peer) negotiate(ctx context.Context) error {
+	var answer wire.Envelope[wire.AgentVersionResults]
+	if err := a.get(ctx, "/version", &answer); err != nil {
+		return err
+	}
+	version, ok := wire.Negotiate(answer.Results.All())
+	if !ok {
+		return fmt.Errorf("%w: the agent speaks %.100q, we %v", ErrMalformed, answer.Results.All(), wire.VersionNames())
+	}
+	a.version.Store(&version)
+	return nil
+}
+
+func (a *peer) quote(ctx context.Context, r Request) (wire.QuoteResults, error) {
+	partial := "1"
+	if r.Full {
+		partial = "0"
+	}
+	query := url.Values{
+		"nonce": {r.Nonce}, "mask": {fmt.Sprintf("0x%x", r.Selection.Mask)}, "partial": {partial},
+		"ima_ml_entry": {strconv.FormatUint(r.Offset, 10)},
+	}
+	var answer wire.Envelope[wire.QuoteResults]
+	err := a.get(ctx, "/v"+a.version.Load().String()+"/quotes/integrity?"+query.Encode(), &answer)
+	return answer.Results, err
+}
+
+// get reads one JSON answer. What never came, or came with a status of 500 and up, is silence; everything else that is no answer to the
+// question is ErrMalformed.
+func (a *peer) get(ctx context.Context, path string, into any) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, a.base+path, nil)
+	if err != nil {
+		return fmt.Errorf("address of the agent: %w", err)
+	}
+	answer, err := a.http.Do(request)
+	if err != nil {
+		return fmt.Errorf("ask the agent: %w", err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode >= 500 {
+		return fmt.Errorf("the agent answered %s", answer.Status)
+	}
+	if answer.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096))
+		if strings.Contains(string(text), errVersion.Error()) {
+			return errVersion
+		}
+		return fmt.Errorf("%w: status %s: %.200q", ErrMalformed, answer.Status, text)
+	}
+	err = httpjson.DecodeTolerant(answer.Body, maxAgentAnswerBytes, into)
+	switch _, judged := httpjson.StatusOf(err); {
+	case err == nil:
+		return nil
+	case judged:
+		return fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return fmt.Errorf("read the agent's answer: %w", err)
+}
+
+func answerOf(q wire.QuoteResults) (Answer, error) {
+	answer := Answer{Quote: q.Quote, TransportKey: q.Pubkey}
+	if q.ImaMeasurementList != nil {
+		answer.HasList, answer.List = true, []byte(*q.ImaMeasurementList)
+		if q.ImaMeasurementListEntry == nil {
+			return Answer{}, fmt.Errorf("%w: a measurement list without ima_measurement_list_entry", ErrMalformed)
+		}
+		answer.First = *q.ImaMeasurementListEntry
+	}
+	if q.MbMeasurementList != "" {
+		log, err := base64.StdEncoding.Strict().DecodeString(q.MbMeasurementList)
+		if err != nil {
+			return Answer{}, fmt.Errorf("%w: mb_measurement_list: %w", ErrMalformed, err)
+		}
+		if len(log) > maxBootLogBytes {
+			return Answer{}, fmt.Errorf("%w: mb_measurement_list has %d bytes, more than %d", ErrMalformed, len(log), maxBootLogBytes)
+		}
+		answer.BootLog = log
+	}
+	return answer, nil
+}

@@ -1,0 +1,276 @@
+package verifier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/assay-project/assay/api"
+	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/endorsement"
+	"github.com/assay-project/assay/internal/httpjson"
+	"github.com/assay-project/assay/internal/mtls"
+)
+
+// Bounds of request bodies.
+const (
+	maxBodyBytes   = 1 << 20
+	maxPolicyBytes = 64 << 20
+)
+
+// Registrar tells who is registered: the v2 admin API of a registrar, in one process too.
+type Registrar interface {
+	// Agent returns an activated agent, or an error that wraps ErrNotFound.
+	Agent(ctx context.Context, id attest.AgentID) (Registered, error)
+}
+
+// PendingRegistrations are registrations that wait for a person. A registrar in the same process offers them.
+type PendingRegistrations interface {
+	Pending(ctx context.Context) ([]api.Pending, error)
+	Approve(ctx context.Context, id attest.AgentID) error
+}
+
+// APIConfig is what the native API needs beside the verifier. All members must be set, but for Pending, Bootstrap and Version.
+type APIConfig struct {
+	Verifier  *Verifier
+	Evidence  EvidenceStore
+	Policies  PolicyStore
+	Roots     RootStore
+	Tokens    TokenStore
+	Registrar Registrar
+	Pending   PendingRegistrations
+	// Issue makes a client certificate.
+	Issue func(ctx context.Context, r api.CertificateRequest) (api.Certificate, error)
+	// Clients tells role and name of a client certificate that the clients' CA signed.
+	Clients *mtls.Clients
+	// Pin is the SHA-256 of the servers' CA's SPKI, for join tokens; Bootstrap is told to agents.
+	Pin       attest.Digest
+	Bootstrap api.Bootstrap
+	// AllowFirstUse lets a person enrol an agent whose EK no vendor root endorses.
+	AllowFirstUse bool
+	Roles         []string
+	Version       string
+	Now           func() time.Time
+	Log           *slog.Logger
+}
+
+// API serves /api/v1.
+type API struct {
+	cfg      APIConfig
+	sessions *sessions
+	reports  *reports
+	mux      *http.ServeMux
+}
+
+var (
+	readers = []mtls.Role{mtls.Administrator, mtls.Operator, mtls.Viewer, mtls.PolicyAuthor}
+	acting  = []mtls.Role{mtls.Administrator, mtls.Operator}
+	authors = []mtls.Role{mtls.Administrator, mtls.Operator, mtls.PolicyAuthor}
+	admins  = []mtls.Role{mtls.Administrator}
+)
+
+// caller is who sent a request.
+type caller struct {
+	role mtls.Role
+	name string
+}
+
+// route is one operation of the API. who lists the roles that may call it; nil means that the handler itself authenticates.
+type route struct {
+	method, pattern string
+	who             []mtls.Role
+	serve           func(a *API, w http.ResponseWriter, r *http.Request, c caller) error
+}
+
+func routes() []route {
+	return []route{
+		{"GET", api.PathServer, readers, (*API).server},
+		{"GET", api.PathNodes, readers, (*API).listNodes},
+		{"POST", api.PathNodes, acting, (*API).enrol},
+		{"GET", api.PathNodes + "/{id}", readers, (*API).showNode},
+		{"PATCH", api.PathNodes + "/{id}", acting, (*API).updateNode},
+		{"DELETE", api.PathNodes + "/{id}", acting, (*API).removeNode},
+		{"POST", api.PathNodes + "/{id}/{act}", acting, (*API).act},
+		{"GET", api.PathNodes + "/{id}/results", readers, (*API).results},
+		{"GET", api.PathNodes + "/{id}/failures", readers, (*API).failures},
+		{"GET", api.PathNodes + "/{id}/evidence", readers, (*API).evidence},
+		{"GET", api.PathWatch, readers, (*API).watch},
+		{"GET", api.PathPolicies, readers, (*API).listPolicies},
+		{"POST", api.PathPolicies, authors, (*API).addPolicy},
+		{"GET", api.PathPolicies + "/{name}", readers, (*API).showPolicy},
+		{"DELETE", api.PathPolicies + "/{digest}", authors, (*API).removePolicy},
+		{"GET", api.PathEndorsements, readers, (*API).listRoots},
+		{"POST", api.PathEndorsements, admins, (*API).addRoots},
+		{"DELETE", api.PathEndorsements + "/{digest}", admins, (*API).removeRoot},
+		{"GET", api.PathEndorsements + "/check/{id}", readers, (*API).checkEndorsement},
+		{"GET", api.PathTokens, admins, (*API).listTokens},
+		{"POST", api.PathTokens, admins, (*API).createToken},
+		{"DELETE", api.PathTokens + "/{id}", admins, (*API).revokeToken},
+		{"POST", api.PathCertificates, admins, (*API).issueCertificate},
+		{"GET", api.PathPending, readers, (*API).listPending},
+		{"POST", api.PathPending + "/{id}/approve", acting, (*API).approve},
+		{"GET", api.PathOpenAPI, nil, (*API).openAPI},
+		{"GET", api.PathAgentBootstrap, nil, (*API).bootstrap},
+		{"POST", api.PathAgentSessions, nil, (*API).beginSession},
+		{"PUT", api.PathAgentSessions + "/{session}", nil, (*API).proveSession},
+		{"POST", api.PathAgentHeartbeat, nil, (*API).heartbeat},
+		{"POST", api.PathAgentPreflight, nil, (*API).preflight},
+	}
+}
+
+// NewAPI makes the handler of /api/v1.
+func NewAPI(cfg APIConfig) *API {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	a := &API{cfg: cfg, sessions: newSessions(cfg.Now), reports: newReports(), mux: http.NewServeMux()}
+	for _, r := range routes() {
+		a.mux.Handle(r.method+" "+r.pattern, a.guard(r))
+	}
+	return a
+}
+
+// ServeHTTP implements http.Handler.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.mux.ServeHTTP(w, r) }
+
+// Errors of the API itself.
+var (
+	errUnauthenticated = errors.New("a client certificate of the clients' CA is needed")
+	errForbidden       = errors.New("the certificate's role may not do this")
+)
+
+// guard authenticates, calls the handler and maps its error by the one table.
+func (a *API) guard(r route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		var c caller
+		if r.who != nil {
+			role, name, ok := a.cfg.Clients.RoleOf(req.TLS)
+			if !ok {
+				a.fail(w, req, errUnauthenticated)
+				return
+			}
+			if !slices.Contains(r.who, role) {
+				a.fail(w, req, fmt.Errorf("%w: %s is %s, %s %s needs one of %v", errForbidden, name, role, r.method, r.pattern, r.who))
+				return
+			}
+			c = caller{role: role, name: name}
+		}
+		if err := r.serve(a, w, req, c); err != nil {
+			a.fail(w, req, err)
+		}
+	})
+}
+
+// statuses maps sentinel errors to statuses; the first match wins.
+var statuses = []struct {
+	err    error
+	status int
+}{
+	{errUnauthenticated, http.StatusUnauthorized},
+	{errForbidden, http.StatusForbidden},
+	{ErrSession, http.StatusUnauthorized},
+	{ErrNotFound, http.StatusNotFound},
+	{ErrExists, http.StatusConflict},
+	{ErrInUse, http.StatusConflict},
+	{ErrConflict, http.StatusConflict},
+	{ErrInvalid, http.StatusBadRequest},
+	{ErrRegistrar, http.StatusBadGateway},
+}
+
+// ErrRegistrar says that the registrar could not be asked.
+var ErrRegistrar = errors.New("ask the registrar")
+
+func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
+	status := http.StatusInternalServerError
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		status = http.StatusUnprocessableEntity
+	} else if s, ok := httpjson.StatusOf(err); ok {
+		status = s
+	}
+	for _, row := range statuses {
+		if errors.Is(err, row.err) {
+			status = row.status
+			break
+		}
+	}
+	detail := err.Error()
+	if status == http.StatusInternalServerError {
+		a.cfg.Log.Error("request", "method", r.Method, "path", r.URL.Path, "err", err)
+		detail = "the server could not do this; its log says why"
+	}
+	httpjson.Write(w, status, api.Problem{Status: status, Title: http.StatusText(status), Detail: detail})
+}
+
+func (a *API) server(w http.ResponseWriter, _ *http.Request, c caller) error {
+	httpjson.Write(w, http.StatusOK, api.Server{Version: a.cfg.Version, Roles: a.cfg.Roles, Interval: a.cfg.Verifier.cfg.Interval.Seconds(), Name: c.name, Role: string(c.role)})
+	return nil
+}
+
+func (a *API) openAPI(w http.ResponseWriter, _ *http.Request, _ caller) error {
+	w.Header().Set("Content-Type", "application/json")
+	_, err := w.Write(api.OpenAPI())
+	return err
+}
+
+// page reads limit and cursor of a list request.
+func page(r *http.Request) (after string, limit int, err error) {
+	limit = api.DefaultPage
+	if text := r.URL.Query().Get("limit"); text != "" {
+		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > api.MaxPage {
+			return "", 0, fmt.Errorf("%w: limit %.20q is not 1 to %d", ErrInvalid, text, api.MaxPage)
+		}
+	}
+	return r.URL.Query().Get("cursor"), limit, nil
+}
+
+func pathID(r *http.Request) (attest.AgentID, error) {
+	id, err := attest.ParseAgentID(r.PathValue("id"))
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return id, nil
+}
+
+func seconds(s float64) (time.Duration, error) {
+	if s != s || s < 0 || s > 365*24*3600 {
+		return 0, fmt.Errorf("%w: %v seconds is not 0 to a year", ErrInvalid, s)
+	}
+	return time.Duration(s * float64(time.Second)), nil
+}
+
+// decode reads a strict JSON body.
+func decode(r *http.Request, into any) error {
+	if err := httpjson.Decode(r.Body, maxBodyBytes, into); err != nil {
+		return err
+	}
+	return nil
+}
+
+// loadRoots collects the accepted vendor roots.
+func (a *API) loadRoots(ctx context.Context) (*endorsement.Roots, error) {
+	return LoadRoots(ctx, a.cfg.Roots)
+}
+
+// LoadRoots collects the certificates of a store.
+func LoadRoots(ctx context.Context, store RootStore) (*endorsement.Roots, error) {
+	stored, err := store.Roots(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("load vendor roots: %w", err)
+	}
+	roots := endorsement.NewRoots()
+	for _, r := range stored {
+		if _, err := roots.AddPEM(r.PEM); err != nil {
+			return nil, fmt.Errorf("load vendor root %s: %w", r.Fingerprint, err)
+		}
+	}
+	return roots, nil
+}

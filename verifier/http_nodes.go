@@ -1,0 +1,280 @@
+package verifier
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/assay-project/assay/api"
+	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/internal/httpjson"
+)
+
+func (a *API) view(n Node) api.Node {
+	s := n.State
+	return api.Node{
+		ID: n.ID, Verdict: a.cfg.Verifier.Read(n), Since: s.Since, Failures: list(s.Failures), QuoteBacked: s.QuoteBacked,
+		Assigned: list(n.Policies), Appraised: list(s.Policies), Boot: s.Boot, BootSince: s.BootSince,
+		Position: s.IMA.Position, Pending: len(s.IMA.Held), Accepted: s.Accepted, Refused: s.Refused,
+		LastAccepted: s.LastAccepted, LastTried: s.LastTried, Trouble: s.Trouble,
+		Interval: a.cfg.Verifier.interval(n).Seconds(), Paused: s.Paused,
+		EndorsedBy: n.Enrolment.EndorsedBy, FirstUse: n.Enrolment.FirstUse, Enrolled: n.Enrolment.At,
+		Address: n.Enrolment.Address, Port: n.Enrolment.Port, KeylimeState: s.KeylimeState(), Heartbeat: a.reports.of(n.ID),
+	}
+}
+
+// list makes an empty list of nil, so that JSON never shows null for a list.
+func list[T any](items []T) []T {
+	if items == nil {
+		return []T{}
+	}
+	return items
+}
+
+func (a *API) listNodes(w http.ResponseWriter, r *http.Request, _ caller) error {
+	after, limit, err := page(r)
+	if err != nil {
+		return err
+	}
+	nodes, err := a.cfg.Verifier.List(r.Context(), attest.AgentID(after), limit)
+	if err != nil {
+		return err
+	}
+	answer := api.Page[api.Node]{Items: []api.Node{}}
+	for _, n := range nodes {
+		answer.Items = append(answer.Items, a.view(n))
+	}
+	if len(nodes) == limit {
+		answer.Next = string(nodes[limit-1].ID)
+	}
+	httpjson.Write(w, http.StatusOK, answer)
+	return nil
+}
+
+func (a *API) showNode(w http.ResponseWriter, r *http.Request, _ caller) error {
+	id, err := pathID(r)
+	if err != nil {
+		return err
+	}
+	n, err := a.cfg.Verifier.Show(id)
+	if err != nil {
+		return err
+	}
+	httpjson.Write(w, http.StatusOK, a.view(n))
+	return nil
+}
+
+func (a *API) enrol(w http.ResponseWriter, r *http.Request, c caller) error {
+	var request api.EnrolRequest
+	if err := decode(r, &request); err != nil {
+		return err
+	}
+	id, err := attest.ParseAgentID(string(request.ID))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	interval, err := seconds(request.Interval)
+	if err != nil {
+		return err
+	}
+	if request.FirstUse && !a.cfg.AllowFirstUse {
+		return fmt.Errorf("%w: the server's configuration does not allow first use (endorsement: AllowFirstUse)", errForbidden)
+	}
+	registered, err := a.cfg.Registrar.Agent(r.Context(), id)
+	if err != nil {
+		return fmt.Errorf("agent %s: %w", id, err)
+	}
+	if request.Address != "" {
+		registered.Address = request.Address
+	}
+	if request.Port != 0 {
+		registered.Port = request.Port
+	}
+	roots, err := a.loadRoots(r.Context())
+	if err != nil {
+		return err
+	}
+	node, err := a.cfg.Verifier.Enrol(r.Context(), Enrol{
+		Registered: registered, Policies: request.Policies, Interval: interval, FirstUse: request.FirstUse, Roots: roots,
+	})
+	if err != nil {
+		return err
+	}
+	a.cfg.Log.Info("enrolled", "node", id, "by", c.name, "firstUse", node.Enrolment.FirstUse)
+	httpjson.Write(w, http.StatusCreated, a.view(node))
+	return nil
+}
+
+func (a *API) updateNode(w http.ResponseWriter, r *http.Request, c caller) error {
+	id, err := pathID(r)
+	if err != nil {
+		return err
+	}
+	var request api.NodeUpdate
+	if err := decode(r, &request); err != nil {
+		return err
+	}
+	update := Update{Policies: request.Policies}
+	if request.Interval != nil {
+		interval, err := seconds(*request.Interval)
+		if err != nil {
+			return err
+		}
+		update.Interval = &interval
+	}
+	if err := a.cfg.Verifier.Update(r.Context(), id, update); err != nil {
+		return err
+	}
+	a.cfg.Log.Info("updated", "node", id, "by", c.name)
+	return a.showNode(w, r, c)
+}
+
+func (a *API) removeNode(w http.ResponseWriter, r *http.Request, c caller) error {
+	id, err := pathID(r)
+	if err != nil {
+		return err
+	}
+	if err := a.cfg.Verifier.Remove(r.Context(), id); err != nil {
+		return err
+	}
+	a.cfg.Log.Info("removed", "node", id, "by", c.name)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (a *API) act(w http.ResponseWriter, r *http.Request, c caller) error {
+	id, err := pathID(r)
+	if err != nil {
+		return err
+	}
+	act := Act(r.PathValue("act"))
+	switch act {
+	case Pause, Resume, Reattest:
+	default:
+		return fmt.Errorf("%w: act %.40q; want pause, resume or reattest", ErrNotFound, act)
+	}
+	if err := a.cfg.Verifier.Do(r.Context(), id, act); err != nil {
+		return err
+	}
+	a.cfg.Log.Info("act", "act", act, "node", id, "by", c.name)
+	return a.showNode(w, r, c)
+}
+
+func transitionView(t Transition) api.Transition {
+	return api.Transition{
+		Node: t.Node, Seq: t.Seq, At: t.At, From: t.From, To: t.To, Boot: t.Boot, Cause: t.Cause,
+		Policies: list(t.Policies), Failures: list(t.Failures), Quote: t.Quote,
+	}
+}
+
+func (a *API) results(w http.ResponseWriter, r *http.Request, _ caller) error {
+	id, err := pathID(r)
+	if err != nil {
+		return err
+	}
+	cursor, limit, err := page(r)
+	if err != nil {
+		return err
+	}
+	after := uint64(0)
+	if cursor != "" {
+		if after, err = strconv.ParseUint(cursor, 10, 64); err != nil {
+			return fmt.Errorf("%w: cursor %.40q", ErrInvalid, cursor)
+		}
+	}
+	if _, err := a.cfg.Verifier.Show(id); err != nil {
+		return err
+	}
+	rows, err := a.cfg.Evidence.Transitions(r.Context(), id, after, limit)
+	if err != nil {
+		return err
+	}
+	answer := api.Page[api.Transition]{Items: []api.Transition{}}
+	for _, t := range rows {
+		answer.Items = append(answer.Items, transitionView(t))
+	}
+	if len(rows) == limit {
+		answer.Next = strconv.FormatUint(rows[limit-1].Seq, 10)
+	}
+	httpjson.Write(w, http.StatusOK, answer)
+	return nil
+}
+
+func (a *API) failures(w http.ResponseWriter, r *http.Request, _ caller) error {
+	id, err := pathID(r)
+	if err != nil {
+		return err
+	}
+	n, err := a.cfg.Verifier.Show(id)
+	if err != nil {
+		return err
+	}
+	httpjson.Write(w, http.StatusOK, api.Page[attest.Failure]{Items: list(n.State.Failures)})
+	return nil
+}
+
+func (a *API) evidence(w http.ResponseWriter, r *http.Request, _ caller) error {
+	id, err := pathID(r)
+	if err != nil {
+		return err
+	}
+	n, err := a.cfg.Verifier.Show(id)
+	if err != nil {
+		return err
+	}
+	var digest attest.Digest
+	if text := r.URL.Query().Get("quote"); text != "" {
+		if digest, err = attest.ParseDigest(text); err != nil {
+			return fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+	}
+	q, err := a.cfg.Evidence.Quote(r.Context(), id, digest)
+	if err != nil {
+		return fmt.Errorf("quote of %s: %w", id, err)
+	}
+	answer := api.Evidence{Node: id, Boot: q.Boot, At: q.At, Nonce: q.Nonce, Quote: q.Packed, AK: n.Enrolment.AK}
+	chunk, err := a.cfg.Evidence.List(r.Context(), id, q.Boot)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	answer.List = string(chunk.ASCII)
+	if answer.BootLog, err = a.cfg.Evidence.BootLog(r.Context(), id, q.Boot); err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	httpjson.Write(w, http.StatusOK, answer)
+	return nil
+}
+
+// watch streams transitions as server-sent events named "transition". A watcher that lags is cut off and reads the lists again.
+func (a *API) watch(w http.ResponseWriter, r *http.Request, _ caller) error {
+	flush := http.NewResponseController(w)
+	events, stop := a.cfg.Verifier.Watch()
+	defer stop()
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusOK)
+	fmt.Fprint(w, ": watching\n\n")
+	if err := flush.Flush(); err != nil {
+		return nil // the watcher is gone
+	}
+	for {
+		select {
+		case <-r.Context().Done():
+			return nil
+		case t, ok := <-events:
+			if !ok {
+				return nil
+			}
+			body, err := json.Marshal(transitionView(t))
+			if err != nil {
+				return nil
+			}
+			fmt.Fprintf(w, "id: %s/%d\nevent: transition\ndata: %s\n\n", t.Node, t.Seq, body)
+			if err := flush.Flush(); err != nil {
+				return nil
+			}
+		}
+	}
+}

@@ -1,0 +1,45 @@
+package verifier
+
+import "sync"
+
+// hubBuffer is how many transitions a slow watcher may lag behind before it is cut off; it then reads the list again.
+const hubBuffer = 256
+
+// hub hands transitions to those who watch.
+type hub struct {
+	mu       sync.Mutex
+	watchers map[chan Transition]struct{}
+}
+
+func newHub() *hub { return &hub{watchers: make(map[chan Transition]struct{})} }
+
+// watch returns a channel of transitions; it is closed when the watcher is too slow. stop must be called.
+func (h *hub) watch() (events <-chan Transition, stop func()) {
+	ch := make(chan Transition, hubBuffer)
+	h.mu.Lock()
+	h.watchers[ch] = struct{}{}
+	h.mu.Unlock()
+	return ch, func() { h.drop(ch) }
+}
+
+func (h *hub) drop(ch chan Transition) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, ok := h.watchers[ch]; ok {
+		delete(h.watchers, ch)
+		close(ch)
+	}
+}
+
+func (h *hub) send(t Transition) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for ch := range h.watchers {
+		select {
+		case ch <- t:
+		default:
+			delete(h.watchers, ch)
+			close(ch)
+		}
+	}
+}

@@ -1,0 +1,244 @@
+package verifier
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/endorsement"
+	"github.com/assay-project/assay/policy"
+)
+
+// Limits and defaults.
+const (
+	defaultInterval    = 30 * time.Second
+	minInterval        = time.Second
+	defaultConcurrency = 64
+	flushAfter         = 60 * time.Second // C12: accepted positions and quotes are written at most this late
+	flushBytes         = 1 << 20
+	pageOfNodes        = 500
+)
+
+// Collector fetches evidence from an agent. An error that wraps ErrMalformed says that the agent answered and the answer is no
+// evidence; every other error says that there was no answer.
+type Collector interface {
+	Collect(ctx context.Context, to Enrolment, r Request) (Answer, error)
+}
+
+// ErrMalformed marks an answer that cannot be parsed: the round is refused, not silent.
+var ErrMalformed = errors.New("malformed answer")
+
+// Config is what a Verifier needs. Store, Evidence, Policies and Collector must be set.
+type Config struct {
+	Store     Store
+	Evidence  EvidenceStore
+	Policies  PolicyStore
+	Collector Collector
+	// Interval between two rounds of a node that has no interval of its own; 0 means 30 s, 1 s is the least.
+	Interval time.Duration
+	// Concurrency bounds the rounds under way at once; 0 means 64.
+	Concurrency int
+	// Now and Rand default to the machine's clock and random source.
+	Now  func() time.Time
+	Rand io.Reader
+	Log  *slog.Logger
+	// Metrics is where the verifier registers its metrics; nil for none.
+	Metrics prometheus.Registerer
+}
+
+// Verifier owns the machines of all nodes: each has one goroutine, which alone steps it.
+type Verifier struct {
+	cfg     Config
+	metrics *metrics
+	rounds  chan struct{} // holds a token for each round under way
+	hub     *hub
+
+	mu       sync.Mutex
+	running  bool
+	group    *errgroup.Group
+	ctx      context.Context
+	workers  map[attest.AgentID]*worker
+	compiled map[attest.Digest]*policy.Document // documents in use, compiled once and shared
+}
+
+// New checks the configuration.
+func New(cfg Config) (*Verifier, error) {
+	if cfg.Store == nil || cfg.Evidence == nil || cfg.Policies == nil || cfg.Collector == nil {
+		return nil, errors.New("verifier: store, evidence, policies and collector must be set")
+	}
+	if cfg.Interval == 0 {
+		cfg.Interval = defaultInterval
+	}
+	if cfg.Interval < minInterval {
+		return nil, fmt.Errorf("verifier: interval %v is below %v", cfg.Interval, minInterval)
+	}
+	if cfg.Concurrency == 0 {
+		cfg.Concurrency = defaultConcurrency
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Rand == nil {
+		cfg.Rand = rand.Reader
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Verifier{
+		cfg: cfg, metrics: newMetrics(cfg.Metrics), rounds: make(chan struct{}, cfg.Concurrency), hub: newHub(),
+		workers: make(map[attest.AgentID]*worker), compiled: make(map[attest.Digest]*policy.Document),
+	}, nil
+}
+
+// Run loads all nodes and runs their rounds until ctx ends; then it writes what was kept and returns.
+func (v *Verifier) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	v.mu.Lock()
+	v.running, v.group, v.ctx = true, group, ctx
+	v.mu.Unlock()
+	after := attest.AgentID("")
+	for {
+		nodes, err := v.cfg.Store.Nodes(ctx, after, pageOfNodes)
+		if err != nil {
+			return fmt.Errorf("load nodes: %w", err)
+		}
+		for _, n := range nodes {
+			if err := v.start(ctx, n); err != nil {
+				return err
+			}
+			after = n.ID
+		}
+		if len(nodes) < pageOfNodes {
+			break
+		}
+	}
+	group.Go(func() error { <-ctx.Done(); return nil })
+	err := group.Wait()
+	v.mu.Lock()
+	v.running = false
+	v.mu.Unlock()
+	if ctx.Err() != nil && err == nil {
+		return nil
+	}
+	return err
+}
+
+// start gives a node its goroutine. The node must not have one.
+func (v *Verifier) start(ctx context.Context, n Node) error {
+	who, err := v.subject(ctx, n)
+	if err != nil {
+		return fmt.Errorf("node %s: %w", n.ID, err)
+	}
+	w := &worker{v: v, node: n, who: who, inbox: make(chan command), ended: make(chan struct{})}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.running {
+		return errors.New("verifier is not running")
+	}
+	if v.workers[n.ID] != nil {
+		return fmt.Errorf("node %s: %w", n.ID, ErrExists)
+	}
+	v.workers[n.ID] = w
+	w.publish()
+	v.group.Go(func() error {
+		defer v.forget(w)
+		return w.run(v.ctx)
+	})
+	return nil
+}
+
+func (v *Verifier) forget(w *worker) {
+	close(w.ended)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.workers[w.node.ID] == w {
+		delete(v.workers, w.node.ID)
+	}
+}
+
+func (v *Verifier) worker(id attest.AgentID) (*worker, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if w := v.workers[id]; w != nil {
+		return w, nil
+	}
+	return nil, fmt.Errorf("node %s: %w", id, ErrNotFound)
+}
+
+// subject resolves what the machine needs: the AK, checked again, and the compiled documents.
+func (v *Verifier) subject(ctx context.Context, n Node) (Subject, error) {
+	ak, failures, err := endorsement.ParseAK(n.Enrolment.AK)
+	if err != nil {
+		return Subject{}, fmt.Errorf("attestation key: %w", err)
+	}
+	if len(failures) > 0 {
+		return Subject{}, fmt.Errorf("attestation key: %s: %s", failures[0].ID, failures[0].Detail)
+	}
+	who := Subject{AK: ak, Interval: v.interval(n)}
+	for _, ref := range n.Policies {
+		doc, err := v.document(ctx, ref.Digest)
+		if err != nil {
+			return Subject{}, err
+		}
+		who.Policies = append(who.Policies, doc)
+	}
+	return who, nil
+}
+
+func (v *Verifier) interval(n Node) time.Duration {
+	if n.Interval > 0 {
+		return n.Interval
+	}
+	return v.cfg.Interval
+}
+
+// document returns a compiled document, compiling it on first use.
+func (v *Verifier) document(ctx context.Context, digest attest.Digest) (*policy.Document, error) {
+	v.mu.Lock()
+	doc := v.compiled[digest]
+	v.mu.Unlock()
+	if doc != nil {
+		return doc, nil
+	}
+	stored, err := v.cfg.Policies.Policy(ctx, digest.String())
+	if err != nil {
+		return nil, fmt.Errorf("policy %s: %w", digest, err)
+	}
+	doc, err = policy.Load(stored.Ref, stored.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("policy %s: %w", digest, err)
+	}
+	v.mu.Lock()
+	v.compiled[digest] = doc
+	v.mu.Unlock()
+	return doc, nil
+}
+
+const (
+	nonceLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+	nonceLength  = 20
+)
+
+// nonce returns 20 letters and digits (reference 2.2), 119 bits. Bytes beyond the last whole multiple of 62 are drawn again, so each letter is equally likely.
+func (v *Verifier) nonce() (string, error) {
+	text := make([]byte, 0, nonceLength)
+	var b [1]byte
+	for len(text) < nonceLength {
+		if _, err := io.ReadFull(v.cfg.Rand, b[:]); err != nil {
+			return "", fmt.Errorf("draw nonce: %w", err)
+		}
+		if int(b[0]) < 256/len(nonceLetters)*len(nonceLetters) {
+			text = append(text, nonceLetters[int(b[0])%len(nonceLetters)])
+		}
+	}
+	return string(text), nil
+}
