@@ -1,0 +1,134 @@
+package eventlog
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/assay-project/assay/attest"
+)
+
+// maxAlgorithms bounds the header's table, as the TPM's reference code does (HASH_COUNT).
+const maxAlgorithms = 16
+
+// header reads a TCG_EfiSpecIDEvent after its signature (Platform Firmware Profile, section 10.4.5.1).
+func (p *parser) header(data []byte) error {
+	r := reader{data: data}
+	r.take(8) // platform class, version, errata, size of UINTN: they change nothing in the form
+	count := r.uint32()
+	if r.err == nil && (count == 0 || count > maxAlgorithms) {
+		r.fail(fmt.Errorf("%d algorithms, not 1 to %d", count, maxAlgorithms))
+	}
+	if r.err != nil {
+		return fmt.Errorf("header: %w", r.err)
+	}
+	for range count {
+		a := algorithm{id: attest.Hash(r.uint16()), size: int(r.uint16())}
+		if r.err != nil {
+			break
+		}
+		if a.id.Known() && a.size != a.id.Size() {
+			return fmt.Errorf("header: %s with %d bytes, not %d", a.id, a.size, a.id.Size())
+		}
+		if slices.ContainsFunc(p.algorithms, func(b algorithm) bool { return b.id == a.id }) {
+			return fmt.Errorf("header: %s twice", a.id)
+		}
+		p.algorithms = append(p.algorithms, a)
+		if a.id.Known() {
+			p.log.banks = append(p.log.banks, a.id)
+		}
+	}
+	r.take(int(r.uint8())) // the vendor's own
+	if r.err == nil && r.at < len(r.data) {
+		r.fail(fmt.Errorf("%d bytes after the vendor's information", len(r.data)-r.at))
+	}
+	if r.err != nil {
+		return fmt.Errorf("header: %w", r.err)
+	}
+	return nil
+}
+
+// start finds out where PCR 0 started: at the locality of TPM2_Startup, which firmware states in a NoAction event before the first extend
+// (Platform Firmware Profile, section 10.4.5.3), or at 4 after a hardware root of trust, whether or not firmware states it.
+func (p *parser) start(event Event) error {
+	if event.PCR != 0 {
+		return nil
+	}
+	if event.Type != NoAction {
+		if !p.measured && !p.localised && event.Type == HCRTM {
+			p.log.locality = 4
+		}
+		p.measured = true
+		return nil
+	}
+	rest, ok := bytes.CutPrefix(event.Data, []byte("StartupLocality\x00"))
+	if !ok {
+		return nil
+	}
+	if p.measured || p.localised {
+		return errors.New("StartupLocality after PCR 0 was extended or located")
+	}
+	if len(rest) == 0 {
+		return errors.New("StartupLocality without a locality")
+	}
+	if locality := rest[0]; locality != 0 && locality != 3 && locality != 4 {
+		return fmt.Errorf("StartupLocality %d is none of 0, 3 and 4", locality)
+	}
+	if padding := rest[1:]; len(padding) > 0 {
+		if len(bytes.Trim(padding, "\x00")) > 0 {
+			return fmt.Errorf("StartupLocality is followed by %d bytes that are not zero", len(padding))
+		}
+		p.log.quirks = append(p.log.quirks, PaddedStartupLocality)
+	}
+	p.log.locality, p.localised = rest[0], true
+	return nil
+}
+
+// reader takes little-endian fields off a byte string. After the first error every field is zero and the error stays.
+type reader struct {
+	data []byte
+	at   int
+	err  error
+}
+
+func (r *reader) fail(err error) {
+	if r.err == nil {
+		r.err = err
+	}
+}
+
+func (r *reader) take(n int) []byte {
+	if r.err != nil {
+		return nil
+	}
+	if n < 0 || n > len(r.data)-r.at { // below 0: a 32-bit length where int has 32 bits
+		r.fail(fmt.Errorf("%d bytes wanted at offset %d, %d left", n, r.at, len(r.data)-r.at))
+		return nil
+	}
+	field := r.data[r.at : r.at+n : r.at+n]
+	r.at += n
+	return field
+}
+
+func (r *reader) uint8() uint8 {
+	if field := r.take(1); field != nil {
+		return field[0]
+	}
+	return 0
+}
+
+func (r *reader) uint16() uint16 {
+	if field := r.take(2); field != nil {
+		return binary.LittleEndian.Uint16(field)
+	}
+	return 0
+}
+
+func (r *reader) uint32() uint32 {
+	if field := r.take(4); field != nil {
+		return binary.LittleEndian.Uint32(field)
+	}
+	return 0
+}
