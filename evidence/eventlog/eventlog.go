@@ -47,8 +47,8 @@ func (e Event) Digest(bank attest.Hash) (attest.Digest, bool) {
 // Quirk names a deviation from the specification that was met in the field, is harmless, and is accepted.
 type Quirk string
 
-// PaddedStartupLocality: the StartupLocality event is longer than its structure, filled with zeros. coreboot before 2026 keeps TPM 2.0
-// logs in entries of fixed size and passes the whole field on (seen with Dasharo, dasharo-issues 1476, and StarLabs, firmware 437).
+// PaddedStartupLocality: the StartupLocality event is longer than its structure, filled with zeros. coreboot kept TPM 2.0
+// logs in entries of fixed size, until its change 93748, and passed the whole field on (Dasharo issue 1476, StarLabs firmware issue 437).
 // PCR 0 decides whether the locality is right, so the filling can hide nothing.
 const PaddedStartupLocality Quirk = "PaddedStartupLocality"
 

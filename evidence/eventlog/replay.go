@@ -10,7 +10,7 @@ import (
 )
 
 // bootPCRs are those that firmware and boot loader extend: the others are resettable, or belong to a dynamic root of trust
-// (PC Client Platform TPM Profile, section 4.6.2), and no boot log explains them.
+// (PC Client Platform TPM Profile, section 4.6), and no boot log explains them.
 const bootPCRs = 16
 
 // Replayed is a log whose events lead to quoted PCRs. The zero value is no evidence: Valid is false.
