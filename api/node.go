@@ -14,6 +14,7 @@ const (
 	PathTokens       = "/api/v1/tokens"
 	PathCertificates = "/api/v1/certificates"
 	PathPending      = "/api/v1/pending"
+	PathRegistered   = "/api/v1/registered"
 	PathWatch        = "/api/v1/watch"
 	PathServer       = "/api/v1/server"
 	PathOpenAPI      = "/api/v1/openapi.json"
@@ -55,7 +56,7 @@ type Node struct {
 	BootSince time.Time `json:"bootSince,omitzero"`
 	// Position is the number of list entries that are proven, Pending the number of those shown beyond the last quote.
 	Position uint64 `json:"position"`
-	Pending  int    `json:"pending"`
+	Pending  uint64 `json:"pending"`
 	// Accepted and Refused count rounds since enrolment.
 	Accepted     uint64    `json:"accepted"`
 	Refused      uint64    `json:"refused"`
@@ -208,6 +209,12 @@ type Pending struct {
 	Reason   string         `json:"reason"`
 	At       time.Time      `json:"at"`
 	Endorsed bool           `json:"endorsed"`
+}
+
+// Registered is an agent that registered and proved its keys: GET PathRegistered.
+type Registered struct {
+	Agent    attest.AgentID `json:"agent"`
+	Enrolled bool           `json:"enrolled"`
 }
 
 // Server says who answers: GET PathServer.

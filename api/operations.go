@@ -41,6 +41,7 @@ func Operations() []Operation {
 		{Method: "POST", Path: PathTokens, Summary: "Make a join token; its text is shown this once", Request: TokenRequest{}, Response: TokenCreated{}, Status: 201},
 		{Method: "DELETE", Path: PathTokens + "/{id}", Summary: "Revoke a join token", Status: 204},
 		{Method: "POST", Path: PathCertificates, Summary: "Issue a client certificate", Request: CertificateRequest{}, Response: Certificate{}, Status: 201},
+		{Method: "GET", Path: PathRegistered, Summary: "List the agents that registered and proved their keys", Response: Page[Registered]{}, Status: 200},
 		{Method: "GET", Path: PathPending, Summary: "List registrations that wait for a person", Response: Page[Pending]{}, Status: 200},
 		{Method: "POST", Path: PathPending + "/{id}/approve", Summary: "Let a pending registration in", Status: 204},
 		{Method: "GET", Path: PathOpenAPI, Summary: "This document", ResponseType: "application/json", Status: 200},

@@ -119,6 +119,11 @@ func (c *Client) IssueCertificate(ctx context.Context, r api.CertificateRequest)
 	return post[api.Certificate](ctx, c, api.PathCertificates, r)
 }
 
+// Registered lists the agents that registered and proved their keys.
+func (c *Client) Registered(ctx context.Context) ([]api.Registered, error) {
+	return all[api.Registered](ctx, c, api.PathRegistered)
+}
+
 // Pending lists registrations that wait for a person.
 func (c *Client) Pending(ctx context.Context) ([]api.Pending, error) {
 	return all[api.Pending](ctx, c, api.PathPending)

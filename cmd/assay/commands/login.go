@@ -32,7 +32,7 @@ func configPath(c *cobra.Command) (string, error) {
 	if path != "" {
 		return path, nil
 	}
-	if path = os.Getenv("ASSAY_CONFIG"); path != "" {
+	if path = os.Getenv("ASSAYCONFIG"); path != "" {
 		return path, nil
 	}
 	dir, err := os.UserConfigDir()

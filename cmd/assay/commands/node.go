@@ -16,7 +16,7 @@ import (
 
 func nodeCommand() *cobra.Command {
 	return group("node", "Machines: enrol, look at, pause, judge again, remove",
-		enrolCommand(), setCommand(), approveCommand(), nodeListCommand(), nodeShowCommand(), nodeRemoveCommand(),
+		enrolCommand(), setCommand(), approveCommand(), nodeListCommand(), nodeShowCommand(), historyCommand(), nodeRemoveCommand(),
 		actCommand("reattest", "Judge everything of this boot again, from the start of the list"),
 		actCommand("pause", "Stop asking a machine for evidence"),
 		actCommand("resume", "Go on asking a machine for evidence"),
@@ -154,12 +154,16 @@ func yes(b bool) string {
 }
 
 func nodeListCommand() *cobra.Command {
-	return withOutput(&cobra.Command{
+	var registered bool
+	c := withOutput(&cobra.Command{
 		Use: "list", Short: "List the enrolled machines with their verdicts", Args: exactly(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			server, err := connect(c)
 			if err != nil {
 				return err
+			}
+			if registered {
+				return listRegistered(c, server)
 			}
 			nodes, err := server.Nodes(c.Context())
 			if err != nil {
@@ -173,6 +177,22 @@ func nodeListCommand() *cobra.Command {
 				return table.Print(w)
 			})
 		},
+	})
+	c.Flags().BoolVar(&registered, "registered", false, "list the agents that registered, enrolled or not")
+	return c
+}
+
+func listRegistered(c *cobra.Command, server *client.Client) error {
+	agents, err := server.Registered(c.Context())
+	if err != nil {
+		return err
+	}
+	return printAs(c, agents, func(w io.Writer) error {
+		table := cli.NewTable("AGENT", "ENROLLED")
+		for _, a := range agents {
+			table.Row(string(a.Agent), yes(a.Enrolled))
+		}
+		return table.Print(w)
 	})
 }
 
@@ -320,6 +340,23 @@ func watchCommand() *cobra.Command {
 			return err
 		},
 	})
+}
+
+func historyCommand() *cobra.Command {
+	c := withOutput(&cobra.Command{Use: "history ID", Short: "Print every change of a machine's verdict, oldest first", Args: exactly(1)})
+	c.RunE = onNode(func(c *cobra.Command, server *client.Client, id attest.AgentID) error {
+		results, err := server.Results(c.Context(), id)
+		if err != nil {
+			return err
+		}
+		return printAs(c, results, func(w io.Writer) error {
+			for _, t := range results {
+				fmt.Fprintln(w, cli.Printable(transitionLine(t)))
+			}
+			return nil
+		})
+	})
+	return c
 }
 
 func transitionLine(t api.Transition) string {

@@ -34,7 +34,7 @@ func Root() *cobra.Command {
 		Args: cobra.NoArgs, Version: Version,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.PersistentFlags().String("config", "", "the file that `assay login` writes (default $ASSAY_CONFIG or ~/.config/assay/config.yaml)")
+	root.PersistentFlags().String("config", "", "the file that `assay login` writes (default $ASSAYCONFIG or ~/.config/assay/config.yaml)")
 	root.AddCommand(serverCommand(), loginCommand(), nodeCommand(), policyCommand(), endorsementCommand(), tokenCommand(), certCommand(), labCommand(), demoCommand())
 	return root
 }

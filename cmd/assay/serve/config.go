@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/assay-project/assay/internal/conf"
 )
 
 // Config is the documented configuration of `assay server`: YAML, each key also by environment (ASSAY_STATE_DIR, ASSAY_LISTEN_API, ...).
@@ -24,7 +26,7 @@ type Config struct {
 	// Listen addresses; an empty one is not served.
 	Listen Listen `json:"listen"`
 	// Interval between two rounds of a node, "30s"; 1s at the least.
-	Interval string `json:"interval"`
+	Interval conf.Duration `json:"interval"`
 	// Endorsement is Required (default) or AllowFirstUse: whether a person may enrol a machine whose EK no vendor root endorses.
 	Endorsement string `json:"endorsement"`
 	// KeylimeAgents serves registration without TLS on Listen.Plain, for Keylime's own pull agents.
@@ -48,7 +50,7 @@ type Listen struct {
 // Default returns the configuration of a server without a file.
 func Default() Config {
 	return Config{
-		StateDir: "/var/lib/assay", Roles: []string{"registrar", "verifier"}, Interval: "30s", Endorsement: "Required", Reimage: "Deny", LogLevel: "info",
+		StateDir: "/var/lib/assay", Roles: []string{"registrar", "verifier"}, Interval: conf.Duration(30 * time.Second), Endorsement: "Required", Reimage: "Deny", LogLevel: "info",
 		Listen: Listen{API: ":8443", Registrar: ":8891", Plain: ":8890", Metrics: "127.0.0.1:9464"},
 	}
 }
@@ -68,8 +70,8 @@ func (c Config) Check() error {
 	if !slices.Contains(c.Roles, "registrar") || !slices.Contains(c.Roles, "verifier") {
 		mistake("roles: registrar and verifier run in one process; both are needed")
 	}
-	if d, err := time.ParseDuration(c.Interval); err != nil || d < time.Second {
-		mistake("interval: %q is not a duration of at least 1s", c.Interval)
+	if time.Duration(c.Interval) < time.Second {
+		mistake("interval: %s is below 1s", c.Interval)
 	}
 	if !slices.Contains([]string{"Required", "AllowFirstUse"}, c.Endorsement) {
 		mistake("endorsement: %q is neither Required nor AllowFirstUse", c.Endorsement)

@@ -1,0 +1,49 @@
+package commands
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/assay-project/assay/cmd/assay/serve"
+	"github.com/assay-project/assay/internal/cli"
+	"github.com/assay-project/assay/internal/conf"
+)
+
+func serverCommand() *cobra.Command {
+	var file string
+	var check bool
+	var roles []string
+	c := &cobra.Command{
+		Use: "server", Short: "Run the control plane: registrar and verifier", Args: exactly(0),
+		Long: "Runs until SIGTERM or SIGINT, then finishes what is under way. At the first start it makes its certificate authorities and prints\n" +
+			"where the first administrator's certificate lies. Each key of the configuration is also read from the environment: ASSAY_STATEDIR,\n" +
+			"ASSAY_LISTEN_API and so on; --check-config prints the effective values.",
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg := serve.Default()
+			source := conf.Source{Path: file, Environment: os.Environ()}
+			if err := conf.Load(source, &cfg); err != nil {
+				return cli.Usage(err)
+			}
+			if len(roles) > 0 {
+				cfg.Roles = roles
+				if err := cfg.Check(); err != nil {
+					return cli.Usage(err)
+				}
+			}
+			if check {
+				text, err := conf.Format(&cfg)
+				if err != nil {
+					return err
+				}
+				_, err = c.OutOrStdout().Write(text)
+				return err
+			}
+			return serve.Run(c.Context(), serve.Options{Config: cfg, Version: Version, Out: c.OutOrStdout(), Log: c.ErrOrStderr()})
+		},
+	}
+	c.Flags().StringVarP(&file, "file", "f", "", "configuration file (YAML); without one the defaults and the environment hold")
+	c.Flags().BoolVar(&check, "check-config", false, "print the effective configuration, or every mistake in it, and exit")
+	c.Flags().StringSliceVar(&roles, "roles", nil, "what to run, instead of the configuration's roles")
+	return c
+}

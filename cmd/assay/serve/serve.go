@@ -1,0 +1,307 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/assay-project/assay/api"
+	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/endorsement"
+	"github.com/assay-project/assay/internal/durable"
+	"github.com/assay-project/assay/internal/mtls"
+	"github.com/assay-project/assay/registrar"
+	"github.com/assay-project/assay/sqlstore"
+	"github.com/assay-project/assay/verifier"
+)
+
+// Options of Run.
+type Options struct {
+	Config  Config
+	Version string
+	// Out gets what a person needs at a first start, Log the log.
+	Out, Log io.Writer
+}
+
+// stateVersion names the layout of the state directory.
+const stateVersion = "assay-server 1"
+
+// Run serves until ctx ends, then drains.
+func Run(ctx context.Context, o Options) (err error) {
+	state, err := durable.Open(o.Config.StateDir, stateVersion)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, state.Close()) }()
+	s := &server{options: o, state: state, log: newLog(o), registry: prometheus.NewRegistry()}
+	if err := s.authorities(); err != nil {
+		return err
+	}
+	if s.store, err = sqlstore.Open(ctx, sqlstore.Config{Path: state.Path("assay.db")}); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.store.Close()) }()
+	if err := s.assemble(); err != nil {
+		return err
+	}
+	return s.serve(ctx)
+}
+
+func newLog(o Options) *slog.Logger {
+	level := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}[o.Config.LogLevel]
+	return slog.New(slog.NewTextHandler(o.Log, &slog.HandlerOptions{Level: level}))
+}
+
+// server is the assembled control plane.
+type server struct {
+	options  Options
+	state    *durable.Dir
+	log      *slog.Logger
+	registry *prometheus.Registry
+
+	authority   *mtls.Authority
+	clients     *mtls.Clients
+	certificate mtls.Source
+	store       *sqlstore.DB
+	registrar   *registrar.Registrar
+	verifier    *verifier.Verifier
+	api         *verifier.API
+}
+
+// authorities makes or loads the CAs (C6) and, once, the first administrator's certificate.
+func (s *server) authorities() error {
+	var err error
+	if s.authority, err = mtls.Open(s.state.Path("ca"), nil); err != nil {
+		return err
+	}
+	if s.clients, err = mtls.NewClients(s.authority.ClientCAs(), nil); err != nil {
+		return err
+	}
+	hosts := append([]string{"localhost", "127.0.0.1", "::1"}, s.options.Config.Names...)
+	slices.Sort(hosts)
+	if s.certificate, err = s.authority.Renewing(mtls.Request{Role: mtls.Server, Name: "assay", Hosts: slices.Compact(hosts)}); err != nil {
+		return err
+	}
+	return s.firstAdministrator()
+}
+
+// firstAdministrator issues the certificate that the first person needs, at the first start only: later ones come from `assay cert issue`.
+func (s *server) firstAdministrator() error {
+	folder := s.state.Path("administrator")
+	if _, err := os.Stat(folder); err == nil {
+		return nil
+	}
+	issued, err := s.authority.Issue(mtls.Request{Role: mtls.Administrator, Name: "first administrator"})
+	if err != nil {
+		return err
+	}
+	// The folder appears as a whole or not at all.
+	unfinished := s.state.Path("administrator.unfinished")
+	if err := os.RemoveAll(unfinished); err != nil {
+		return fmt.Errorf("write the first administrator's certificate: %w", err)
+	}
+	if err := os.Mkdir(unfinished, 0o700); err != nil {
+		return fmt.Errorf("write the first administrator's certificate: %w", err)
+	}
+	for name, text := range map[string][]byte{"ca.pem": s.authority.ServerCAs(), "cert.pem": issued.CertPEM, "key.pem": issued.KeyPEM} {
+		if err := durable.WriteFile(filepath.Join(unfinished, name), text, 0o600); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(unfinished, folder); err != nil {
+		return fmt.Errorf("write the first administrator's certificate: %w", err)
+	}
+	if err := durable.SyncDir(s.options.Config.StateDir); err != nil {
+		return err
+	}
+	_, port, _ := net.SplitHostPort(s.options.Config.Listen.API)
+	fmt.Fprintf(s.options.Out, "The first administrator's certificate lies in %s. Use it with:\n\n  assay login https://localhost:%s --credentials %s\n\n", folder, port, folder)
+	return nil
+}
+
+// roots gives registrar and native API the accepted vendor roots as they are now.
+func (s *server) roots(ctx context.Context) (*endorsement.Roots, error) {
+	return verifier.LoadRoots(ctx, s.store.Roots())
+}
+
+func (s *server) assemble() error {
+	cfg := s.options.Config
+	var err error
+	s.registrar, err = registrar.New(registrar.Config{
+		Store: s.store.Registrations(), Tokens: s.store.Tokens(), Roots: s.roots, Role: s.clients.RoleOf,
+		AllowReimage: cfg.Reimage == "Allow", Log: s.log.With("role", "registrar"), Metrics: s.registry,
+	})
+	if err != nil {
+		return err
+	}
+	client, err := s.authority.Renewing(mtls.Request{Role: mtls.VerifierClient, Name: "verifier"})
+	if err != nil {
+		return err
+	}
+	s.verifier, err = verifier.New(verifier.Config{
+		Store: s.store.Nodes(), Evidence: s.store.Evidence(), Policies: s.store.Policies(), Collector: verifier.NewPull(client, nil),
+		Interval: time.Duration(cfg.Interval), Log: s.log.With("role", "verifier"), Metrics: s.registry,
+	})
+	if err != nil {
+		return err
+	}
+	return s.nativeAPI(client)
+}
+
+func (s *server) nativeAPI(client mtls.Source) error {
+	cfg := s.options.Config
+	host, port, err := net.SplitHostPort(cfg.Listen.Registrar)
+	if err != nil {
+		return fmt.Errorf("listen.registrar: %w", err)
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		return fmt.Errorf("listen.registrar: port %q: %w", port, err)
+	}
+	// In one process too the verifier asks the registrar over its v2 admin API.
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	config, err := mtls.Peer{Host: "localhost", Certificate: client}.TrustCA(s.authority.ServerCAs())
+	if err != nil {
+		return err
+	}
+	s.api = verifier.NewAPI(verifier.APIConfig{
+		Verifier: s.verifier, Evidence: s.store.Evidence(), Policies: s.store.Policies(), Roots: s.store.Roots(), Tokens: s.store.Tokens(),
+		Registrar: verifier.NewRegistrarClient("https://"+net.JoinHostPort(host, port), config),
+		Pending:   pending{s.registrar}, Issue: s.issue, Clients: s.clients, Pin: s.authority.Pin(),
+		Bootstrap:     api.Bootstrap{RegistrarPort: number, ServerCAs: string(s.authority.ServerCAs()), ClientCAs: string(s.authority.ClientCAs())},
+		AllowFirstUse: cfg.Endorsement == "AllowFirstUse", Roles: cfg.Roles, Version: s.options.Version, Log: s.log.With("role", "api"),
+	})
+	return nil
+}
+
+// issue signs a client certificate for a key that its owner made.
+func (s *server) issue(_ context.Context, r api.CertificateRequest) (api.Certificate, error) {
+	role, err := mtls.ParseRole(r.Role)
+	if err != nil {
+		return api.Certificate{}, err
+	}
+	if !slices.Contains(mtls.ClientRoles(), role) {
+		return api.Certificate{}, fmt.Errorf("role %s is not a client's", role)
+	}
+	lifetime := time.Duration(r.Lifetime * float64(time.Second))
+	if lifetime < 0 || lifetime > 10*365*24*time.Hour {
+		return api.Certificate{}, fmt.Errorf("lifetime of %v seconds is not 0 to ten years", r.Lifetime)
+	}
+	if r.Request == "" {
+		return api.Certificate{}, errors.New("the certificate request is empty")
+	}
+	issued, err := s.authority.Issue(mtls.Request{Role: role, Name: r.Name, Lifetime: lifetime, CSR: []byte(r.Request)})
+	if err != nil {
+		return api.Certificate{}, err
+	}
+	return api.Certificate{Certificate: string(issued.CertPEM), ServerCA: string(s.authority.ServerCAs())}, nil
+}
+
+// drain is how long requests under way may take after the signal to end.
+const drain = 10 * time.Second
+
+// serve listens on everything before it serves anything, so that a port in use is a clear error and nothing has happened.
+func (s *server) serve(ctx context.Context) error {
+	cfg := s.options.Config
+	metrics := http.NewServeMux()
+	metrics.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
+	metrics.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	ports := []port{
+		{name: "native API", address: cfg.Listen.API, handler: s.api, tls: true},
+		{name: "registrar", address: cfg.Listen.Registrar, handler: s.registrar.Handler(), tls: true},
+		{name: "metrics", address: cfg.Listen.Metrics, handler: metrics},
+	}
+	if cfg.KeylimeAgents {
+		ports = append(ports, port{name: "plain registrar", address: cfg.Listen.Plain, handler: s.registrar.PlainHandler()})
+	}
+	ports = slices.DeleteFunc(ports, func(p port) bool { return p.address == "" })
+	group, ctx := errgroup.WithContext(ctx)
+	for i := range ports {
+		if err := ports[i].listen(s); err != nil {
+			for _, open := range ports[:i] {
+				open.listener.Close()
+			}
+			return err
+		}
+	}
+	for _, p := range ports {
+		p.serve(ctx, group, s)
+	}
+	group.Go(func() error { return s.verifier.Run(ctx) })
+	s.log.Info("serving", "version", s.options.Version, "api", cfg.Listen.API, "registrar", cfg.Listen.Registrar)
+	return group.Wait()
+}
+
+// port is one listening address.
+type port struct {
+	name, address string
+	handler       http.Handler
+	tls           bool
+	listener      net.Listener
+}
+
+func (p *port) listen(_ *server) error {
+	listener, err := net.Listen("tcp", p.address)
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.name, err)
+	}
+	p.listener = listener
+	return nil
+}
+
+func (p port) serve(ctx context.Context, group *errgroup.Group, s *server) {
+	h := &http.Server{
+		Handler: p.handler, ReadHeaderTimeout: 20 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	group.Go(func() error {
+		var err error
+		if p.tls {
+			h.TLSConfig = mtls.ServerConfig(s.certificate)
+			err = h.ServeTLS(p.listener, "", "")
+		} else {
+			err = h.Serve(p.listener)
+		}
+		if errors.Is(err, http.ErrServerClosed) {
+			return nil
+		}
+		return fmt.Errorf("%s: %w", p.name, err)
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+		defer cancel()
+		if err := h.Shutdown(end); err != nil {
+			return h.Close()
+		}
+		return nil
+	})
+}
+
+// pending offers the registrar's waiting registrations to the native API, in its words.
+type pending struct{ registrar *registrar.Registrar }
+
+func (p pending) Pending(ctx context.Context) ([]api.Pending, error) { return p.registrar.Pending(ctx) }
+
+func (p pending) Approve(ctx context.Context, id attest.AgentID) error {
+	err := p.registrar.Approve(ctx, id)
+	if errors.Is(err, registrar.ErrNotFound) {
+		return fmt.Errorf("%w: %w", verifier.ErrNotFound, err)
+	}
+	return err
+}
