@@ -186,7 +186,9 @@ type Token struct {
 
 // TokenStore keeps join tokens.
 type TokenStore interface {
+	// AddToken stores a new token; ErrExists when its id is taken.
 	AddToken(ctx context.Context, t Token) error
+	// Tokens returns all of them, oldest first.
 	Tokens(ctx context.Context) ([]Token, error)
 	// RevokeToken deletes one; ErrNotFound.
 	RevokeToken(ctx context.Context, id string) error

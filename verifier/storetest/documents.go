@@ -1,0 +1,195 @@
+package storetest
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/verifier"
+)
+
+func policyContract() map[string]func(*testing.T, Stores) {
+	return map[string]func(*testing.T, Stores){
+		"AreFoundByDigestAndByName": policiesAreFound,
+		"NeverChange":               policiesNeverChange,
+		"ArePagedOldestFirst":       policiesArePaged,
+		"InUseStay":                 policiesInUseStay,
+	}
+}
+
+func document(name, text string) verifier.StoredPolicy {
+	return verifier.StoredPolicy{
+		Ref: attest.PolicyRef{Kind: "Runtime", Name: name, Digest: digestOf(text)}, Bytes: []byte(text), Size: int64(len(text)), Added: start,
+	}
+}
+
+// addPolicies stores a document for each name and returns their references.
+func addPolicies(t *testing.T, s Stores, names ...string) []attest.PolicyRef {
+	t.Helper()
+	var refs []attest.PolicyRef
+	for _, name := range names {
+		p := document(name, "text of "+name)
+		if err := s.Policies.AddPolicy(t.Context(), p); err != nil {
+			t.Fatalf("add policy %q: %v", name, err)
+		}
+		refs = append(refs, p.Ref)
+	}
+	return refs
+}
+
+func policiesAreFound(t *testing.T, s Stores) {
+	older, newer, other := document("base", "one\x00"), document("base", "two"), document("other", "three")
+	for _, p := range []verifier.StoredPolicy{older, newer, other} {
+		if err := s.Policies.AddPolicy(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]verifier.StoredPolicy{
+		"base": newer, "other": other, older.Ref.Digest.String(): older, newer.Ref.Digest.String(): newer,
+	} {
+		got, err := s.Policies.Policy(t.Context(), name)
+		if err != nil {
+			t.Fatalf("policy %q: %v", name, err)
+		}
+		same(t, "policy "+name, want, got)
+	}
+	for _, name := range []string{"", "none", digestOf("none").String()} {
+		if _, err := s.Policies.Policy(t.Context(), name); !errors.Is(err, verifier.ErrNotFound) {
+			t.Errorf("policy %q: %v, want ErrNotFound", name, err)
+		}
+	}
+}
+
+// Adding the same bytes again neither changes the document nor makes it the newest of its name.
+func policiesNeverChange(t *testing.T, s Stores) {
+	older, newer := document("base", "one"), document("base", "two")
+	again := older
+	again.Added, again.Ref.Name = start.Add(time.Hour), "base"
+	for _, p := range []verifier.StoredPolicy{older, newer, again} {
+		if err := s.Policies.AddPolicy(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := s.Policies.Policy(t.Context(), older.Ref.Digest.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "document that was added twice", older, got)
+	if got, err = s.Policies.Policy(t.Context(), "base"); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "newest of the name", newer, got)
+}
+
+func policiesArePaged(t *testing.T, s Stores) {
+	want := addPolicies(t, s, numbered("policy-%d", 5)...)
+	var got []attest.PolicyRef
+	var after attest.Digest
+	for {
+		page, err := s.Policies.Policies(t.Context(), after, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range page {
+			got, after = append(got, p.Ref), p.Ref.Digest
+			if p.Bytes != nil || p.Size == 0 {
+				t.Errorf("policy %q of a list has %d of %d bytes", p.Ref.Name, len(p.Bytes), p.Size)
+			}
+		}
+		if len(page) < 2 {
+			break
+		}
+	}
+	same(t, "policies in pages of 2", want, got)
+}
+
+func policiesInUseStay(t *testing.T, s Stores) {
+	refs := addPolicies(t, s, "used", "free")
+	n := node("node-1")
+	n.Policies = refs[:1]
+	n = insert(t, s, n)
+	if err := s.Policies.RemovePolicy(t.Context(), refs[0].Digest); !errors.Is(err, verifier.ErrInUse) {
+		t.Errorf("remove a policy that a node has: %v, want ErrInUse", err)
+	}
+	if err := s.Policies.RemovePolicy(t.Context(), refs[1].Digest); err != nil {
+		t.Errorf("remove a policy that no node has: %v", err)
+	}
+	if err := s.Policies.RemovePolicy(t.Context(), refs[1].Digest); !errors.Is(err, verifier.ErrNotFound) {
+		t.Errorf("remove it again: %v, want ErrNotFound", err)
+	}
+	n.Policies = nil
+	commit(t, s, verifier.Commit{Node: n})
+	if err := s.Policies.RemovePolicy(t.Context(), refs[0].Digest); err != nil {
+		t.Errorf("remove a policy that no node has any more: %v", err)
+	}
+}
+
+func rootContract() map[string]func(*testing.T, Stores) {
+	return map[string]func(*testing.T, Stores){"AreASet": rootsAreASet}
+}
+
+func rootsAreASet(t *testing.T, s Stores) {
+	root := func(subject string) verifier.Root {
+		return verifier.Root{
+			Fingerprint: digestOf(subject), Subject: subject, NotAfter: start.AddDate(30, 0, 0), PEM: []byte("PEM of " + subject), Added: start, Origin: "file",
+		}
+	}
+	a, b := root("CN=A"), root("CN=B")
+	again := a
+	again.Origin, again.Added = "another file", start.Add(time.Hour)
+	for _, r := range []verifier.Root{b, a, again} {
+		if err := s.Roots.AddRoot(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := s.Roots.Roots(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "roots", []verifier.Root{a, b}, got)
+	if err := s.Roots.RemoveRoot(t.Context(), a.Fingerprint); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Roots.RemoveRoot(t.Context(), a.Fingerprint); !errors.Is(err, verifier.ErrNotFound) {
+		t.Errorf("remove it again: %v, want ErrNotFound", err)
+	}
+	if got, err = s.Roots.Roots(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "roots after a removal", []verifier.Root{b}, got)
+}
+
+func tokenContract() map[string]func(*testing.T, Stores) {
+	return map[string]func(*testing.T, Stores){"AreMadeListedAndRevoked": tokensAreKept}
+}
+
+func tokensAreKept(t *testing.T, s Stores) {
+	token := func(id string, created time.Time) verifier.Token {
+		return verifier.Token{ID: id, Created: created, Expires: created.Add(time.Hour), SecretDigest: digestOf("secret of " + id)}
+	}
+	first, second := token("b", start), token("a", start.Add(time.Second))
+	for _, tok := range []verifier.Token{first, second} {
+		if err := s.Tokens.AddToken(t.Context(), tok); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Tokens.AddToken(t.Context(), token("a", start)); !errors.Is(err, verifier.ErrExists) {
+		t.Errorf("add a token of a taken id: %v, want ErrExists", err)
+	}
+	got, err := s.Tokens.Tokens(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "tokens, oldest first", []verifier.Token{first, second}, got)
+	if err := s.Tokens.RevokeToken(t.Context(), "b"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Tokens.RevokeToken(t.Context(), "b"); !errors.Is(err, verifier.ErrNotFound) {
+		t.Errorf("revoke it again: %v, want ErrNotFound", err)
+	}
+	if got, err = s.Tokens.Tokens(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "tokens after a revocation", []verifier.Token{second}, got)
+}
