@@ -37,6 +37,14 @@ func labFolder(name string) (string, error) {
 	return filepath.Join(base, "assay", "lab", name), nil
 }
 
+// machineFolder takes a machine's name, or the path of a folder such as that of `demo --keep`.
+func machineFolder(text string) (string, error) {
+	if filepath.IsAbs(text) {
+		return text, nil
+	}
+	return labFolder(text)
+}
+
 func labUpCommand() *cobra.Command {
 	var cfg lab.Config
 	var firmware string
@@ -74,7 +82,7 @@ func labUpCommand() *cobra.Command {
 // attached wraps a verb on a machine that `lab up` left running.
 func attached(run func(c *cobra.Command, m *lab.Machine, args []string) error) func(*cobra.Command, []string) error {
 	return func(c *cobra.Command, args []string) error {
-		dir, err := labFolder(args[0])
+		dir, err := machineFolder(args[0])
 		if err != nil {
 			return err
 		}

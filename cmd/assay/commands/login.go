@@ -1,8 +1,6 @@
 package commands
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -63,21 +61,7 @@ func connect(c *cobra.Command) (*client.Client, error) {
 }
 
 func (cfg loginConfig) client() (*client.Client, error) {
-	ca, err := os.ReadFile(cfg.CA)
-	if err != nil {
-		return nil, fmt.Errorf("read the servers' CA: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(ca) {
-		return nil, fmt.Errorf("the servers' CA %s holds no certificate", cfg.CA)
-	}
-	pair, err := tls.LoadX509KeyPair(cfg.Certificate, cfg.Key)
-	if err != nil {
-		return nil, fmt.Errorf("load the client certificate: %w", err)
-	}
-	return client.New(client.Config{URL: cfg.Server, TLS: &tls.Config{
-		MinVersion: tls.VersionTLS12, RootCAs: pool, Certificates: []tls.Certificate{pair},
-	}})
+	return client.Files{CA: cfg.CA, Certificate: cfg.Certificate, Key: cfg.Key}.Client(cfg.Server)
 }
 
 func loginCommand() *cobra.Command {
@@ -90,7 +74,8 @@ func loginCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			cfg.Server = args[0]
 			if credentials != "" {
-				cfg.CA, cfg.Certificate, cfg.Key = filepath.Join(credentials, "ca.pem"), filepath.Join(credentials, "cert.pem"), filepath.Join(credentials, "key.pem")
+				files := client.Folder(credentials)
+				cfg.CA, cfg.Certificate, cfg.Key = files.CA, files.Certificate, files.Key
 			}
 			if cfg.CA == "" || cfg.Certificate == "" || cfg.Key == "" {
 				return cli.Usage(errors.New("login needs --credentials DIR, or --ca, --cert and --key"))
