@@ -93,10 +93,10 @@ func (e *Emulator) logPath() string { return filepath.Join(e.config.StateDir, "s
 func (e *Emulator) start(ctx context.Context, startup string) error {
 	args := []string{"socket", "--tpm2", "--tpmstate", "dir=" + e.config.StateDir, "--ctrl", "type=unixio,path=" + e.Control(),
 		"--log", "file=" + e.logPath() + ",level=1,truncate"}
-	awaited := e.Control()
+	answers := e.controlAnswers
 	if e.config.Audience == Program {
 		args = append(args, "--server", "type=unixio,path="+e.Socket(), "--flags", "not-need-init,"+startup)
-		awaited = e.Socket()
+		answers = e.commandAnswers
 	}
 	for _, stale := range []string{e.Control(), e.Socket()} {
 		if err := os.Remove(stale); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -107,7 +107,7 @@ func (e *Emulator) start(ctx context.Context, startup string) error {
 	if err := run(e.cmd, e.ended); err != nil {
 		return fmt.Errorf("start TPM emulator: %w", err)
 	}
-	return e.await(ctx, awaited)
+	return e.await(ctx, answers)
 }
 
 // run starts cmd so that it dies with this program, and closes ended when it is gone. The kernel sends the signal when the thread that started
@@ -128,11 +128,17 @@ func run(cmd *exec.Cmd, ended chan<- struct{}) error {
 	return <-started
 }
 
-// await waits until the emulator takes connections, which it does once it is ready.
-func (e *Emulator) await(ctx context.Context, socket string) error {
+// await waits until the emulator answers. It takes connections before it has read its state, so that a connection alone says nothing yet.
+func (e *Emulator) await(ctx context.Context, answers func() error) error {
 	for {
-		if conn, err := net.Dial("unix", socket); err == nil {
-			return conn.Close()
+		err := answers()
+		var refusal tpm2.TPMRC
+		if err == nil {
+			return nil
+		}
+		if errors.As(err, &refusal) {
+			e.kill()
+			return fmt.Errorf("start TPM emulator: %w", refusal)
 		}
 		select {
 		case <-e.ended:
@@ -140,10 +146,29 @@ func (e *Emulator) await(ctx context.Context, socket string) error {
 			return fmt.Errorf("start TPM emulator: it ended at once: %s", tail(log))
 		case <-ctx.Done():
 			e.kill()
-			return fmt.Errorf("start TPM emulator: wait for %s: %w", socket, ctx.Err())
+			return fmt.Errorf("start TPM emulator: wait for an answer: %w", ctx.Err())
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
+}
+
+// commandAnswers asks the TPM something that needs it to be started up.
+func (e *Emulator) commandAnswers() error {
+	device, err := linuxudstpm.Open(e.Socket())
+	if err != nil {
+		return err
+	}
+	defer device.Close()
+	_, err = tpm2.ReadClock{}.Execute(device)
+	return err
+}
+
+func (e *Emulator) controlAnswers() error {
+	conn, err := net.Dial("unix", e.Control())
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // Reset is a way for a TPM to go through its reset line (TPM 2.0 Part 1, "Startup").
