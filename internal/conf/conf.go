@@ -34,13 +34,13 @@ type Error struct {
 	Mistakes []string
 }
 
-// Error lists the mistakes, one a line.
+// Error lists the mistakes, each on a line of its own.
 func (e *Error) Error() string {
 	from := "configuration"
 	if e.Path != "" {
 		from += " " + e.Path
 	}
-	return fmt.Sprintf("%s: %d mistakes:\n  %s", from, len(e.Mistakes), strings.Join(e.Mistakes, "\n  "))
+	return from + ":\n  " + strings.Join(e.Mistakes, "\n  ")
 }
 
 // Load reads the configuration into target, a pointer to a struct that holds the defaults. The error is an *Error if the content is at
