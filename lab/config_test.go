@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -96,6 +97,14 @@ func TestDynamicBusyboxIsRefused(t *testing.T) {
 	t.Setenv("PATH", dir)
 	if _, err := staticBusybox(); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "dynamically") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestLastLines(t *testing.T) {
+	for text, want := range map[string]string{"": "", "one": "one", "1\n2\n3\n\n": "2; 3", "a\x1b[2Jb\r\nc\u202e": "a[2Jb; c"} {
+		if got := lastLines(text, 2); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
 	}
 }
 
@@ -347,6 +356,33 @@ func TestAttachNeedsAMachine(t *testing.T) {
 	}
 	if _, err := List(dir); err == nil {
 		t.Error("a broken machine was listed")
+	}
+}
+
+// A supervisor may die between a question and its answer.
+func TestAskOfADyingSupervisor(t *testing.T) {
+	folder := t.TempDir()
+	l, err := net.Listen("unix", filepath.Join(folder, controlSocket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, answer := range []string{"", `{"ended":`, `{"ended":"off"}`} {
+		go func() {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			conn.Write([]byte(answer))
+			conn.Read(make([]byte, 1)) // of a question that is longer: the close resets the connection
+		}()
+		_, err := ask(t.Context(), folder, askStatus)
+		if whole := strings.HasSuffix(answer, "}"); whole != (err == nil) {
+			t.Errorf("%q: %v", answer, err)
+		} else if answer == "" && !errors.Is(err, ErrNoSupervisor) {
+			t.Errorf("%q: %v, want ErrNoSupervisor", answer, err)
+		}
 	}
 }
 

@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 )
 
@@ -72,7 +74,11 @@ func askSupervisor(ctx context.Context, folder, what string) (controlAnswer, err
 	if err := json.NewEncoder(conn).Encode(controlRequest{Ask: what}); err != nil {
 		return answer, fmt.Errorf("ask: %w", err)
 	}
-	if err := json.NewDecoder(conn).Decode(&answer); err != nil {
+	err = json.NewDecoder(conn).Decode(&answer)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
+		return answer, fmt.Errorf("%w: its supervisor ended", ErrNoSupervisor)
+	}
+	if err != nil {
 		return answer, fmt.Errorf("read answer: %w", err)
 	}
 	return answer, nil

@@ -9,9 +9,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/assay-project/assay/internal/need"
 	"github.com/assay-project/assay/lab/guest"
 )
 
@@ -24,11 +26,18 @@ type holder struct {
 // startHolder starts a process that makes a machine in dir, and waits until it says word.
 func startHolder(t *testing.T, cfg Config, word string) *holder {
 	t.Helper()
-	config, err := json.Marshal(map[string]any{"Dir": cfg.Dir, "Init": buildInit(t), "Services": cfg.Services})
+	cfg.Init = buildInit(t)
+	return startHolderProcess(t, exec.Command(os.Args[0]), cfg, word)
+}
+
+func startHolderProcess(t *testing.T, cmd *exec.Cmd, cfg Config, word string) *holder {
+	t.Helper()
+	config, err := json.Marshal(map[string]any{"Dir": cfg.Dir, "Init": cfg.Init, "Cache": cfg.Cache, "Services": cfg.Services})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &holder{cmd: exec.Command(os.Args[0], holderArg, string(config))}
+	cmd.Args = append(cmd.Args, holderArg, string(config))
+	h := &holder{cmd: cmd}
 	out, err := h.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -38,12 +47,14 @@ func startHolder(t *testing.T, cfg Config, word string) *holder {
 	}
 	t.Cleanup(h.kill)
 	h.says = bufio.NewScanner(out)
+	var said []string
 	for h.says.Scan() {
 		if strings.HasPrefix(h.says.Text(), word) {
 			return h
 		}
+		said = append(said, h.says.Text())
 	}
-	t.Fatalf("the holder ended without saying %q", word)
+	t.Fatalf("the holder ended without saying %q: %q", word, said)
 	return nil
 }
 
@@ -157,4 +168,67 @@ func TestUpNamesWhatQEMURefuses(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	expectGone(t, dir, nil)
+}
+
+// A machine needs no root on the host, and inside it root owns everything all the same. Its folder may have a path that no socket could have.
+func TestUnprivilegedUserHasALab(t *testing.T) {
+	need.Root(t) // to become somebody else
+	place(t)
+	const nobody = 65534
+	base := t.TempDir()
+	own := map[string]string{"binary": os.Args[0], initName: buildInit(t)}
+	for name, source := range own {
+		data, err := os.ReadFile(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(base, name), data, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The test's own cache may be out of nobody's reach.
+	cache, err := cacheFolder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := FetchKernel(t.Context(), cache, func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	kernels, err := filepath.Glob(filepath.Join(cache, "linux-image-*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kernel := range kernels {
+		if info, err := os.Stat(kernel); err != nil || !info.IsDir() {
+			continue
+		}
+		if err := os.CopyFS(filepath.Join(base, "cache", filepath.Base(kernel)), os.DirFS(kernel)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	home := filepath.Join(base, strings.Repeat("a-rather-long-name-", 6))
+	if err := os.Mkdir(home, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{filepath.Dir(base), base, filepath.Join(base, "cache"), home} {
+		if err := errors.Join(os.Chmod(path, 0o755), os.Chown(path, nobody, nobody)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command(filepath.Join(base, "binary"))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	cmd.Dir, cmd.Env = home, append(os.Environ(), "HOME="+home, "TMPDIR="+home, "XDG_CACHE_HOME=")
+	dir := filepath.Join(home, "machine")
+	h := startHolderProcess(t, cmd, Config{Dir: dir, Init: filepath.Join(base, initName), Cache: filepath.Join(base, "cache")}, "up")
+	m, err := Attach(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := output(t, m, "find / -xdev ! -user root"); got != "" {
+		t.Errorf("not root's: %s", got)
+	}
+	checkList(t, m)
+	all := processes(t, dir)
+	h.kill()
+	expectGone(t, dir, all)
 }

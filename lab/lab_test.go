@@ -23,7 +23,6 @@ import (
 // What this test binary becomes when it is started as another process of a test.
 const (
 	holderArg = "hold" // makes the machine of a Config in JSON, says what it did and waits for its end
-	initEnv   = "ASSAY_TEST_LAB_INIT"
 )
 
 func TestMain(m *testing.M) {
@@ -60,9 +59,6 @@ func hold(config string) {
 // buildInit builds the machine's init once per test run.
 func buildInit(t *testing.T) string {
 	t.Helper()
-	if path := os.Getenv(initEnv); path != "" {
-		return path
-	}
 	dir, err := os.MkdirTemp("", "lab-init-*")
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,7 +15,11 @@ import (
 	"github.com/assay-project/assay/lab/guest"
 )
 
-const listPath = "/sys/kernel/security/ima/ascii_runtime_measurements"
+// What the kernel shows of the boot and of what ran since.
+const (
+	listPath    = "/sys/kernel/security/ima/ascii_runtime_measurements"
+	bootLogPath = "/sys/kernel/security/tpm0/binary_bios_measurements"
+)
 
 // checkList replays the machine's list and looks at its order. The policy's entry under its own name, right after boot_aggregate, is what runtime
 // documents ask for.
@@ -113,11 +118,14 @@ func imageWith(t *testing.T, script string) []byte {
 	return data
 }
 
+// capture names a folder that receives the evidence of the OVMF machine: go test ./lab -run OVMF -capture FOLDER.
+var capture = flag.String("capture", "", "folder that receives the evidence of the OVMF machine")
+
 // UEFI measures the kernel before it runs; the log says so.
 func TestOVMFMeasuresTheBoot(t *testing.T) {
 	place(t)
-	m := boot(t, Config{Firmware: OVMF, KernelArgs: []string{"lab.mark=one"}})
-	log, err := m.ReadFile(t.Context(), "/sys/kernel/security/tpm0/binary_bios_measurements")
+	m := boot(t, Config{Firmware: OVMF, Files: dynamicProgram()})
+	log, err := m.ReadFile(t.Context(), bootLogPath)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,13 +138,71 @@ func TestOVMFMeasuresTheBoot(t *testing.T) {
 			t.Errorf("PCR %s is empty", pcr)
 		}
 	}
+	runOddPrograms(t, m)
 	checkList(t, m)
-	before := output(t, m, "cat /sys/class/tpm/tpm0/pcr-sha256/[0-7]")
+	if *capture != "" {
+		captureEvidence(t, m, *capture)
+	}
+	const bootPCRs = "cat /sys/class/tpm/tpm0/pcr-sha256/[0-9]"
+	before := output(t, m, bootPCRs)
 	if err := m.Reboot(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if after := output(t, m, "cat /sys/class/tpm/tpm0/pcr-sha256/[0-7]"); after != before {
+	if after := output(t, m, bootPCRs); after != before {
 		t.Errorf("the same boot measures differently:\n%s\n%s", before, after)
+	}
+}
+
+// A program with its loader and library, from the host: busybox has none.
+func dynamicProgram() []File {
+	const loader, libc = "/lib64/ld-linux-x86-64.so.2", "/lib/x86_64-linux-gnu/libc.so.6"
+	return []File{
+		{Path: "/opt/odd/dynamic", Mode: 0o755, Source: "/usr/bin/sleep"}, {Path: loader, Mode: 0o755, Source: loader}, {Path: libc, Mode: 0o755, Source: libc},
+	}
+}
+
+// runOddPrograms gives the list what a replay must cope with: a name with a space, one beyond ASCII, a program with libraries, and two violations:
+// a library that was open for writing when it was mapped, and one that was opened for writing while it was mapped.
+func runOddPrograms(t *testing.T, m *Machine) {
+	t.Helper()
+	output(t, m, `set -e
+cd /opt/odd
+printf '#!/bin/sh\necho space\n' > 'with space.sh'; cp 'with space.sh' uni-é中.sh; cp 'with space.sh' /dev/shm/volatile
+chmod +x *.sh /dev/shm/volatile
+'./with space.sh'; ./uni-é中.sh; /dev/shm/volatile
+./dynamic 0
+( exec 3>>/lib/x86_64-linux-gnu/libc.so.6; ./dynamic 0 )
+./dynamic 3 & sleep 1; ( exec 3>>/lib/x86_64-linux-gnu/libc.so.6 ); wait
+./dynamic 0`)
+	list := output(t, m, "cat "+listPath)
+	for _, want := range []string{"/opt/odd/with_space.sh", "/opt/odd/uni-é中.sh", "/dev/shm/volatile", "/opt/odd/dynamic", "/ld-linux-x86-64.so.2"} {
+		if !strings.Contains(list, want+"\n") {
+			t.Errorf("nothing about %q in the list:\n%s", want, list)
+		}
+	}
+	if got := strings.Count(list, " "+strings.Repeat("0", 40)+" "); got != 2 {
+		t.Errorf("%d violations in the list, want 2:\n%s", got, list)
+	}
+}
+
+// captureEvidence writes the machine's evidence to a folder. The PCRs are read last, and nothing new is executed from the list's reading on.
+func captureEvidence(t *testing.T, m *Machine, folder string) {
+	t.Helper()
+	const pcrs = "for b in sha1 sha256 sha384 sha512; do for i in $(seq 0 23); do echo $b $i $(cat /sys/class/tpm/tpm0/pcr-$b/$i); done; done"
+	files := map[string]string{
+		"ascii_runtime_measurements": "cat " + listPath, "binary_runtime_measurements": "cat " + filepath.Dir(listPath) + "/binary_runtime_measurements",
+		"binary_bios_measurements": "cat " + bootLogPath, "pcrs.txt": pcrs, "cmdline.txt": "cat /proc/cmdline", "uname.txt": "uname -a", "policy": "cat " + guest.PolicyPath,
+	}
+	output(t, m, pcrs+"; uname -a; cat /dev/null") // whatever these execute is in the list now
+	for name, command := range files {
+		var data bytes.Buffer
+		exit, err := m.Exec(t.Context(), guest.Command{Args: []string{"sh", "-c", command}, Stdout: &data})
+		if err != nil || exit != 0 {
+			t.Fatalf("%s: exit code %d, %v", command, exit, err)
+		}
+		if err := os.WriteFile(filepath.Join(folder, name), data.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

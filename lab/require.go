@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"unicode"
 )
 
 // Where Debian's ovmf package puts the firmware.
@@ -120,8 +121,14 @@ func runTool(cmd *exec.Cmd) (string, error) {
 	return stdout.String(), nil
 }
 
-// lastLines returns the end of a text, on one line.
+// lastLines returns the end of a text, on one line and without what would steer a terminal: firmware draws on its console.
 func lastLines(text string, n int) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "; ")
+	end := strings.Join(lines[max(0, len(lines)-n):], "; ")
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, end)
 }
