@@ -2,6 +2,7 @@ package agent
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -116,8 +117,8 @@ func find(segments []string) (route, wire.Version, error) {
 // fail writes an error. What is not a refusal is the agent's own trouble: its log gets the reason and the peer, which is
 // authenticated, a sentence that helps its operator.
 func (p *pull) fail(w http.ResponseWriter, r *http.Request, err error) {
-	refused, ok := err.(*refusal)
-	if !ok {
+	var refused *refusal
+	if !errors.As(err, &refused) {
 		p.log.Error("answer a request", "path", r.URL.Path, "err", err)
 		refused = &refusal{code: http.StatusInternalServerError, text: err.Error()}
 	}
