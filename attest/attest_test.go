@@ -1,6 +1,7 @@
 package attest
 
 import (
+	"bytes"
 	"encoding/base32"
 	"encoding/hex"
 	"encoding/json"
@@ -21,7 +22,7 @@ func TestDigestRoundTrip(t *testing.T) {
 		if err != nil || back != d {
 			t.Errorf("%s: parse %q: %v, %v", h, d, back, err)
 		}
-		if len(d.Bytes()) != h.Size() || h.Size() != h.New().Size() {
+		if !bytes.Equal(d.AppendBytes([]byte{7}), append([]byte{7}, d.Bytes()...)) || len(d.Bytes()) != h.Size() || h.Size() != h.New().Size() {
 			t.Errorf("%s: %d bytes, size %d", h, len(d.Bytes()), h.Size())
 		}
 	}

@@ -142,6 +142,9 @@ func (d Digest) IsZero() bool { return d.alg == 0 }
 // Bytes returns a copy of the digest's bytes.
 func (d Digest) Bytes() []byte { return append([]byte(nil), d.sum[:d.alg.Size()]...) }
 
+// AppendBytes appends the digest's bytes, for callers that cannot afford a copy of their own.
+func (d Digest) AppendBytes(to []byte) []byte { return append(to, d.sum[:d.alg.Size()]...) }
+
 // Hex returns the digest's digits in lower case, without the algorithm.
 func (d Digest) Hex() string { return hex.EncodeToString(d.sum[:d.alg.Size()]) }
 
