@@ -1,0 +1,334 @@
+package ima
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/assay-project/assay/attest"
+)
+
+// Entry is one measurement. It refers to its list; slices that its methods return belong to the list and are not to be changed.
+type Entry struct {
+	// Position counts entries from 0: at the start of the list for a List, at boot for a Replayed.
+	Position uint64
+	PCR      int
+	// Template is the template's name; of one that is not known, Data and Fields are all that there is.
+	Template string
+	// Path is the name as recorded: a file's path, a buffer's name, boot_aggregate. The kernel stores "_" for each space. Every
+	// other byte may occur in it, control characters and newlines too.
+	Path string
+	// Digest is the measured digest. It is the zero Digest if the algorithm is not one of attest's or the size is not the
+	// algorithm's; RawDigest tells.
+	Digest attest.Digest
+	// Violation says that the kernel could not vouch for the file: it was open for writing. It extended ones, so that no PCR
+	// covers Path and Digest of this entry.
+	Violation bool
+
+	list   *List
+	record record
+}
+
+// TemplateHash returns the column as recorded: zeros for a violation.
+func (e Entry) TemplateHash() []byte {
+	if e.list == nil {
+		return nil
+	}
+	return e.list.column(e.record)
+}
+
+// Data returns the template data as the binary list holds them.
+func (e Entry) Data() []byte {
+	if e.list == nil {
+		return nil
+	}
+	return e.list.data(e.record)
+}
+
+// RawDigest returns the measured digest's algorithm by its kernel name, empty where the kernel had none, and its bytes.
+func (e Entry) RawDigest() (algorithm string, sum []byte) {
+	shape, f := e.split()
+	if shape.digest == digestPlain {
+		return attest.SHA1.String(), f.digest // 20 bytes
+	}
+	_, name := f.algorithm()
+	return string(name), f.digest
+}
+
+// DigestType returns "ima" or "verity" in the templates of version 2, and "" in the others.
+func (e Entry) DigestType() string {
+	_, f := e.split()
+	kind, _ := f.algorithm()
+	return string(kind)
+}
+
+// Signature returns the file's security.ima signature, if the template has it and the file had one.
+func (e Entry) Signature() []byte {
+	if shape, f := e.split(); shape.tail == tailSignature {
+		return f.tail
+	}
+	return nil
+}
+
+// Buffer returns the measured buffer of an entry of ima-buf; ok is false for every other template.
+func (e Entry) Buffer() (buffer []byte, ok bool) {
+	shape, f := e.split()
+	if shape.tail != tailBuffer {
+		return nil, false
+	}
+	return f.tail, true
+}
+
+// Fields cuts the template data into fields by their lengths, whatever the template is. It returns nil if they do not fit.
+func (e Entry) Fields() [][]byte {
+	if shape, f := e.split(); shape.digest == digestPlain {
+		return [][]byte{f.digest, f.name}
+	}
+	var all [][]byte
+	for rest := e.Data(); len(rest) > 0; {
+		field, after, err := takeField(rest)
+		if err != nil {
+			return nil
+		}
+		all, rest = append(all, field), after
+	}
+	return all
+}
+
+// split takes the template data apart; of a template that is not known, nothing.
+func (e Entry) split() (layout, fields) {
+	if e.list == nil || e.record.template >= knownTemplates {
+		return layout{}, fields{}
+	}
+	shape := layoutOf(e.record.template)
+	f, err := splitFields(shape, e.Data())
+	if err != nil {
+		return layout{}, fields{} // cannot be: the parsers have split it before
+	}
+	return shape, f
+}
+
+// record is an entry in compact form: where its parts lie in List.raw.
+type record struct {
+	column, data, size uint32
+	pcr, template      uint8
+	flags              uint8
+}
+
+const (
+	flagViolation uint8 = 1 << iota
+	// flagFalse: the column is not the hash of the data.
+	flagFalse
+	// flagPaddedColumn: the column holds the zero-padded SHA-1 of the data (ima_crypto.c, without the bank's hash).
+	flagPaddedColumn
+	// flagNewline: the name holds newlines, and the entry takes several lines in ASCII.
+	flagNewline
+)
+
+// List is a parsed measurement list: a claim, until Replay has compared it with a quote. The zero value is an empty list.
+type List struct {
+	// raw holds columns and template data: the list itself in binary, a rewritten one in ASCII.
+	raw        []byte
+	records    []record
+	columnHash attest.Hash
+	// named holds the names of templates that are not known, from index knownTemplates on.
+	named []string
+	// falseHashes counts the records with flagFalse.
+	falseHashes int
+}
+
+// ErrLimit says that a list is larger than what is read.
+var ErrLimit = errors.New("limit exceeded")
+
+// Len returns the number of entries.
+func (l List) Len() int { return len(l.records) }
+
+// ColumnHash returns the algorithm of the template hash column, or 0 for an empty list.
+func (l List) ColumnHash() attest.Hash { return l.columnHash }
+
+// All returns the entries one by one, without keeping them, and their positions in the list.
+func (l List) All() iter.Seq2[uint64, Entry] { return l.walkEntries(0, 0, len(l.records), anyPCR) }
+
+// Entries returns all entries. All needs less memory.
+func (l List) Entries() []Entry {
+	return collect(l.All())
+}
+
+func (l *List) column(r record) []byte {
+	end := r.column + uint32(l.columnHash.Size())
+	return l.raw[r.column:end:end]
+}
+
+func (l *List) data(r record) []byte {
+	end := r.data + r.size
+	return l.raw[r.data:end:end]
+}
+
+func (l *List) templateName(template uint8) string {
+	if template < knownTemplates {
+		return layoutOf(template).name
+	}
+	return l.named[template-knownTemplates]
+}
+
+// anyPCR selects the entries of all PCRs.
+func anyPCR(uint8) bool { return true }
+
+// walkEntries yields the records from index from to end whose PCR is wanted; first is the position of the list's first entry.
+func (l *List) walkEntries(first uint64, from, end int, wanted func(pcr uint8) bool) iter.Seq2[uint64, Entry] {
+	return func(yield func(uint64, Entry) bool) {
+		var names names
+		for i := from; i < end; i++ {
+			if !wanted(l.records[i].pcr) {
+				continue
+			}
+			e := Entry{Position: first + uint64(i)}
+			l.decode(&e, l.records[i], names.at(l, i))
+			if !yield(e.Position, e) {
+				return
+			}
+		}
+	}
+}
+
+func collect(entries iter.Seq2[uint64, Entry]) []Entry {
+	var all []Entry
+	for _, e := range entries {
+		all = append(all, e)
+	}
+	return all
+}
+
+// names makes the strings of names in blocks: one allocation for some records, and no string keeps more than a block alive.
+type names struct {
+	block string
+	// from is where the block begins in List.raw.
+	from int
+}
+
+// namesBlock is the size of a block; a longer record gets one for itself.
+const namesBlock = 4096
+
+// at returns a block that holds the data of record i.
+func (n *names) at(l *List, i int) *names {
+	r := l.records[i]
+	if n.holds(r.data, r.size) {
+		return n
+	}
+	end := i + 1
+	for end < len(l.records) && l.records[end].data+l.records[end].size-r.data <= namesBlock {
+		end++
+	}
+	last := l.records[end-1]
+	n.from, n.block = int(r.data), string(l.raw[r.data:last.data+last.size])
+	return n
+}
+
+func (n *names) holds(at, size uint32) bool {
+	return int(at) >= n.from && int(at)+int(size) <= n.from+len(n.block)
+}
+
+// cut returns the string of the bytes from at on.
+func (n *names) cut(at, size int) string { return n.block[at-n.from : at-n.from+size] }
+
+// entry decodes record i; first is the position of the list's first entry.
+func (l *List) entry(i int, first uint64) Entry {
+	var names names
+	e := Entry{Position: first + uint64(i)}
+	l.decode(&e, l.records[i], names.at(l, i))
+	return e
+}
+
+// decode fills e from a record; names holds its data.
+func (l *List) decode(e *Entry, r record, names *names) {
+	e.PCR = int(r.pcr)
+	e.Violation = r.flags&flagViolation != 0
+	e.list, e.record = l, r
+	if r.template >= knownTemplates {
+		e.Template = l.templateName(r.template)
+		return
+	}
+	shape := layoutOf(r.template)
+	f, err := splitFields(shape, l.data(r))
+	if err != nil {
+		return // cannot be: the parsers have split it before
+	}
+	e.Template = shape.name
+	e.Path = names.cut(int(r.data)+f.nameAt, len(f.name))
+	if h := f.hash(shape); h != 0 && h.Size() == len(f.digest) {
+		e.Digest, _ = attest.NewDigest(h, f.digest) // fails for another size only
+	}
+}
+
+// sum writes the template hash of a record with algorithm h to dst. A column that holds it spares the work: the parser compared it.
+func (l *List) sum(dst []byte, h attest.Hash, r record) {
+	if l.columnHash == h && r.flags&(flagViolation|flagFalse|flagPaddedColumn) == 0 {
+		copy(dst, l.column(r))
+		return
+	}
+	l.hash(dst, h, r)
+}
+
+func (l *List) hash(dst []byte, h attest.Hash, r record) {
+	data := l.data(r)
+	if r.template != templateIMA {
+		sumInto(dst, h, data)
+		return
+	}
+	// digest || name padded with zeros to 256 bytes; the list's length of the name is not hashed
+	var padded [legacyHashedSize]byte
+	copy(padded[:], data[:legacyDigestSize])
+	copy(padded[legacyDigestSize:], data[legacyDigestSize+4:])
+	sumInto(dst, h, padded[:])
+}
+
+// checkColumn compares a record's column with the hash of its data, and flags what it finds.
+func (l *List) checkColumn(r *record) {
+	column := l.column(*r)
+	switch {
+	case column[0] == 0 && isZero(column):
+		r.flags |= flagViolation
+	case l.hashesTo(column, l.columnHash, *r):
+	case len(column) > sha1.Size && isZero(column[sha1.Size:]) && l.hashesTo(column[:sha1.Size], attest.SHA1, *r):
+		r.flags |= flagPaddedColumn
+	default:
+		r.flags |= flagFalse
+	}
+}
+
+// hashesTo reports whether the template hash of a record with algorithm h is sum.
+func (l *List) hashesTo(sum []byte, h attest.Hash, r record) bool {
+	if h == attest.SHA1 && r.template != templateIMA { // nearly every list
+		got := sha1.Sum(l.data(r))
+		return string(got[:]) == string(sum)
+	}
+	var got [attest.MaxDigestSize]byte
+	l.hash(got[:], h, r)
+	return bytes.Equal(got[:h.Size()], sum)
+}
+
+// add takes a checked record into the list.
+func (l *List) add(r record) error {
+	if len(l.records) >= MaxEntries {
+		return fmt.Errorf("%w: more than %d entries", ErrLimit, MaxEntries)
+	}
+	if r.flags&flagFalse != 0 {
+		l.falseHashes++
+	}
+	l.records = append(l.records, r)
+	return nil
+}
+
+// newlines counts the newlines in the names of the records from start to end.
+func (l *List) newlines(start, end int) uint64 {
+	var count uint64
+	for i := start; i < end; i++ {
+		if l.records[i].flags&flagNewline != 0 {
+			count += uint64(strings.Count(l.entry(i, 0).Path, "\n"))
+		}
+	}
+	return count
+}
