@@ -60,12 +60,13 @@ type Agent struct {
 	log     *slog.Logger
 	metrics *metrics
 
-	state    *durable.Dir
-	device   *device
-	list     *measurementList
-	bootLog  []byte
-	quotes   net.Listener
-	numbers  net.Listener // metrics and health; nil where the configuration has none
+	state   *durable.Dir
+	device  *device
+	list    *measurementList
+	bootLog []byte
+	quotes  net.Listener
+	numbers net.Listener // metrics and health; nil where the configuration has none
+	// findings is the preflight. New makes the checks that need rights; those of the keys follow in Run.
 	findings []api.PreflightCheck
 
 	// admitted is who may ask for quotes; nil until the server has said it.
@@ -108,8 +109,7 @@ func New(config Config, env Environment) (_ *Agent, err error) {
 			return nil, err
 		}
 	}
-	a.findings = thisMachine(config, a.device.facts(config.EK)).examine()
-	a.warn()
+	a.findings = thisMachine(config, a.device.facts()).examine()
 	return a, nil
 }
 
@@ -188,6 +188,8 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	a.findings = a.refresh()
+	a.warn()
 	a.log.Info("agent", "agent", self.id, "listen", a.Address().String(), "contact", self.contact())
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.serveQuotes(ctx, self) })

@@ -34,25 +34,32 @@ func openDevice(name string) (*device, error) {
 	return &device{TPM: opened}, nil
 }
 
-// facts asks the TPM what the preflight wants to know; ek is the kind of endorsement key that is used.
-func (d *device) facts(ek string) tpmFacts {
+// facts asks the TPM what the preflight wants to know. Whether there is a certificate is known once the endorsement key is derived, which
+// takes some TPMs seconds.
+func (d *device) facts() tpmFacts {
 	info, err := d.Info()
 	if err != nil {
 		return tpmFacts{Err: err}
 	}
-	facts := tpmFacts{Name: fmt.Sprintf("%s %s, firmware %#x", info.Manufacturer, info.Vendor, info.Firmware), Lockout: info.InLockout, Password: info.EndorsementPassword}
+	facts := tpmFacts{
+		Name:    fmt.Sprintf("%s %s, firmware %#x", info.Manufacturer, info.Vendor, info.Firmware),
+		Lockout: info.InLockout, Password: info.EndorsementPassword, Certificate: len(d.chain) > 0,
+	}
 	if facts.Banks, err = d.Banks(); err != nil {
 		return tpmFacts{Err: err}
 	}
-	if info.EndorsementPassword {
-		return facts // the EK cannot be derived
-	}
-	key, err := d.EK(tpm.Algorithm(ek))
-	if err != nil {
-		return tpmFacts{Err: err}
-	}
-	facts.Certificate = len(key.Chain) > 0
 	return facts
+}
+
+// openEK derives the endorsement key and reads its certificates.
+func (d *device) openEK(kind tpm.Algorithm) error {
+	key, err := d.EK(kind)
+	if err != nil {
+		return err
+	}
+	d.chain = key.Chain
+	d.ek, err = endorsement.ParseEK(key.Public)
+	return err
 }
 
 // keptAK is the attestation key in the state directory.
@@ -71,14 +78,9 @@ type keyRequest struct {
 // openKeys derives the endorsement key and loads the attestation key. A new one is made at the first start, when the configuration asks
 // for another kind, and when the TPM does not take the old one any more.
 func (d *device) openKeys(want keyRequest) error {
-	key, err := d.EK(want.kinds.EK)
-	if err != nil {
+	if err := d.openEK(want.kinds.EK); err != nil {
 		return err
 	}
-	if d.ek, err = endorsement.ParseEK(key.Public); err != nil {
-		return err
-	}
-	d.chain = key.Chain
 	why, err := d.loadAK(want)
 	if err != nil || why == "" {
 		return err

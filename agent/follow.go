@@ -57,6 +57,7 @@ func (a *Agent) attempt(ctx context.Context, who self, registered *bool, pause *
 	if err != nil {
 		return err
 	}
+	defer server.client.CloseIdleConnections()
 	if !*registered {
 		trust := func(peer mtls.Peer) (*tls.Config, error) { return peer.TrustCA([]byte(bootstrap.ServerCAs)) }
 		if err := a.registerAt(ctx, who, a.config.registrarURL(bootstrap.RegistrarPort), trust); err != nil {
@@ -169,7 +170,7 @@ func (a *Agent) report(ctx context.Context, server *native, token api.SessionTok
 
 // refresh makes those checks again that need no rights any more and may change while the agent runs.
 func (a *Agent) refresh() []api.PreflightCheck {
-	m := machine{tpm: a.device.facts(a.config.EK)}
+	m := machine{tpm: a.device.facts()}
 	checks := slices.Clone(a.findings)
 	for _, fresh := range []api.PreflightCheck{m.checkTPM(), m.checkBanks(), m.checkCertificate()} {
 		for i := range checks {

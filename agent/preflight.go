@@ -51,11 +51,15 @@ func Preflight(config Config) []api.PreflightCheck {
 	if err != nil {
 		return thisMachine(config, tpmFacts{Err: err}).examine()
 	}
-	checks := thisMachine(config, device.facts(config.EK)).examine()
-	if err := device.Close(); err != nil {
-		checks = append(checks, api.PreflightCheck{Name: "tpm-close", Status: api.PreflightWarning, Detail: err.Error()})
+	facts := device.facts()
+	if facts.Err == nil && !facts.Password {
+		facts.Err = device.openEK(config.kinds().EK)
+		facts.Certificate = len(device.chain) > 0
 	}
-	return checks
+	if err := device.Close(); err != nil && facts.Err == nil {
+		facts.Err = err
+	}
+	return thisMachine(config, facts).examine()
 }
 
 // thisMachine is what the preflight looks at here.

@@ -33,8 +33,8 @@ func lookupIdentity(name string) (identity, error) {
 	return identity{uid: uid, gid: gid}, nil
 }
 
-// handOver gives the state directory and the files in it to the user that will write them. It follows no link: what lies in the
-// directory was made by a process that is less trusted than this one.
+// handOver gives the state directory and the files in it to the user that will write them. What lies in the directory was made by a
+// process with fewer rights than this one, so it goes by descriptors and follows no link.
 func handOver(dir string, to identity) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -46,22 +46,31 @@ func handOver(dir string, to identity) error {
 		return fmt.Errorf("hand over state directory: %w", err)
 	}
 	for _, entry := range entries {
-		info, err := root.Lstat(entry.Name())
-		if err != nil {
-			return fmt.Errorf("hand over state directory: %w", err)
-		}
-		// A second name of a file may stand anywhere, so only files with one name change hands.
-		if stat, ok := info.Sys().(*syscall.Stat_t); !ok || !info.Mode().IsRegular() || stat.Nlink != 1 {
-			return fmt.Errorf("state directory %s: %s is no plain file of the agent's; remove it", dir, filepath.Join(dir, entry.Name()))
-		}
-		if err := root.Lchown(entry.Name(), to.uid, to.gid); err != nil {
-			return fmt.Errorf("hand over state directory: %w", err)
+		if err := handOverFile(root, entry.Name(), to); err != nil {
+			return fmt.Errorf("hand over %s: %w", filepath.Join(dir, entry.Name()), err)
 		}
 	}
 	if err := root.Lchown(".", to.uid, to.gid); err != nil {
 		return fmt.Errorf("hand over state directory: %w", err)
 	}
 	return nil
+}
+
+func handOverFile(root *os.Root, name string, to identity) error {
+	file, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return fmt.Errorf("no plain file of the agent's; remove it: %w", err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	// A second name of a file may stand anywhere, so only files with one name change hands.
+	if stat, ok := info.Sys().(*syscall.Stat_t); !ok || !info.Mode().IsRegular() || stat.Nlink != 1 {
+		return errors.New("no plain file of the agent's; remove it")
+	}
+	return file.Chown(to.uid, to.gid)
 }
 
 // become changes every thread of the process to the user and its one group, for good.
