@@ -64,6 +64,7 @@ func TestExecute(t *testing.T) {
 		{"error", errors.New("no TPM"), nil, ExitError, "prog: no TPM\n"},
 		{"own code", &ExitCode{Code: 4, Err: errors.New("a check fails")}, nil, 4, "prog: a check fails\n"},
 		{"own code, all said", &ExitCode{Code: 4}, nil, 4, ""},
+		{"hostile words", errors.New("server says \x1b[2J\nsecond\tline"), nil, ExitError, "prog: server says \\x1b[2J\nsecond    line\n"},
 		{"flag", nil, []string{"--confg", "x"}, ExitUsage, "prog: unknown flag: --confg (did you mean --config?)\n"},
 		{"flag of a subcommand", nil, []string{"preflight", "--outptu=json"}, ExitUsage,
 			"prog: unknown flag: --outptu (did you mean --output?)\n"},

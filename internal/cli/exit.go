@@ -39,7 +39,7 @@ func (e *ExitCode) Unwrap() error { return e.Err }
 // Usage marks err as a mistake of the caller: exit code ExitUsage.
 func Usage(err error) error { return &ExitCode{Code: ExitUsage, Err: err} }
 
-// Execute runs a program's root command with args and returns its exit code. Errors go to stderr as one line that begins with
+// Execute runs a program's root command with args and returns its exit code. Errors go to stderr, escaped as a table's cells and after
 // the program's name; mistyped flags get the nearest right one, mistyped commands too (cobra does that itself).
 func Execute(ctx context.Context, root *cobra.Command, args []string, stderr io.Writer) int {
 	root.SilenceErrors, root.SilenceUsage = true, true
@@ -59,7 +59,7 @@ func Execute(ctx context.Context, root *cobra.Command, args []string, stderr io.
 		exit.Code = ExitUsage
 	}
 	if exit.Err != nil {
-		fmt.Fprintf(stderr, "%s: %v\n", root.Name(), err)
+		fmt.Fprintf(stderr, "%s: %s\n", root.Name(), printableLines(err.Error()))
 	}
 	return exit.Code
 }

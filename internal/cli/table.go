@@ -70,3 +70,12 @@ func Printable(text string) string {
 	}
 	return out.String()
 }
+
+// printableLines is Printable for a text of several lines, whose tabs become spaces.
+func printableLines(text string) string {
+	lines := strings.Split(strings.ReplaceAll(text, "\t", "    "), "\n")
+	for i, line := range lines {
+		lines[i] = Printable(line)
+	}
+	return strings.Join(lines, "\n")
+}
