@@ -24,6 +24,7 @@ import (
 // Bounds of an agent's answer: the list of a busy machine has some 100 bytes an entry.
 const (
 	maxAgentAnswerBytes = 64 << 20
+	maxAgentHeaderBytes = 64 << 10
 	maxBootLogBytes     = 4 << 20
 	idlePerAgent        = 90 * time.Second
 )
@@ -41,7 +42,7 @@ type Pull struct {
 // peer is one agent's connection state.
 type peer struct {
 	http    *http.Client
-	base    string
+	host    string
 	version atomic.Pointer[wire.Version] // nil before the first answer; a dropped round may still be writing it
 }
 
@@ -72,13 +73,13 @@ func (p *Pull) peer(to Enrolment) (*peer, error) {
 	if len(p.peers) >= maxPeers {
 		clear(p.peers)
 	}
-	known := &peer{base: "https://" + host, http: &http.Client{
+	known := &peer{host: host, http: &http.Client{
 		Transport: &http.Transport{
 			TLSClientConfig: config, MaxIdleConnsPerHost: 1, IdleConnTimeout: idlePerAgent, TLSHandshakeTimeout: 30 * time.Second,
+			MaxResponseHeaderBytes: maxAgentHeaderBytes,
 		},
-		CheckRedirect: func(*http.Request, []*http.Request) error {
-			return errors.New("the agent redirects; that is never followed")
-		},
+		// A redirect is never followed: it is an answer, and not to the question.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 	p.peers[key] = known
 	return known, nil
@@ -107,12 +108,15 @@ func (p *Pull) Collect(ctx context.Context, to Enrolment, r Request) (Answer, er
 	return answerOf(results)
 }
 
-// errVersion says that the agent does not speak the version that it was asked in.
-var errVersion = errors.New("API version not supported")
+// notSupported is in the reference's answer to a version that it does not speak.
+const notSupported = "API version not supported"
+
+// errVersion says that the agent does not speak the version that it was asked in. After a negotiation it is no answer to the question.
+var errVersion = fmt.Errorf("%w: %s", ErrMalformed, notSupported)
 
 func (a *peer) negotiate(ctx context.Context) error {
 	var answer wire.Envelope[wire.AgentVersionResults]
-	if err := a.get(ctx, "/version", &answer); err != nil {
+	if err := a.get(ctx, url.URL{Path: "/version"}, &answer); err != nil {
 		return err
 	}
 	version, ok := wire.Negotiate(answer.Results.All())
@@ -133,14 +137,15 @@ func (a *peer) quote(ctx context.Context, r Request) (wire.QuoteResults, error) 
 		"ima_ml_entry": {strconv.FormatUint(r.Offset, 10)},
 	}
 	var answer wire.Envelope[wire.QuoteResults]
-	err := a.get(ctx, "/v"+a.version.Load().String()+"/quotes/integrity?"+query.Encode(), &answer)
+	err := a.get(ctx, url.URL{Path: "/v" + a.version.Load().String() + "/quotes/integrity", RawQuery: query.Encode()}, &answer)
 	return answer.Results, err
 }
 
 // get reads one JSON answer. What never came, or came with a status of 500 and up, is silence; everything else that is no answer to the
 // question is ErrMalformed.
-func (a *peer) get(ctx context.Context, path string, into any) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, a.base+path, nil)
+func (a *peer) get(ctx context.Context, what url.URL, into any) error {
+	what.Scheme, what.Host = "https", a.host
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, what.String(), nil)
 	if err != nil {
 		return fmt.Errorf("address of the agent: %w", err)
 	}
@@ -154,7 +159,7 @@ func (a *peer) get(ctx context.Context, path string, into any) error {
 	}
 	if answer.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096))
-		if strings.Contains(string(text), errVersion.Error()) {
+		if answer.StatusCode == http.StatusBadRequest && strings.Contains(string(text), notSupported) {
 			return errVersion
 		}
 		return fmt.Errorf("%w: status %s: %.200q", ErrMalformed, answer.Status, text)

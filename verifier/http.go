@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -15,18 +16,22 @@ import (
 	"github.com/assay-project/assay/endorsement"
 	"github.com/assay-project/assay/internal/httpjson"
 	"github.com/assay-project/assay/internal/mtls"
+	"github.com/assay-project/assay/policy"
 )
 
 // Bounds of request bodies.
 const (
 	maxBodyBytes   = 1 << 20
-	maxPolicyBytes = 64 << 20
+	maxReportBytes = 64 << 10 // kept in memory for each agent
+	maxPolicyBytes = policy.MaxDocumentBytes
 )
 
 // Registrar tells who is registered: the v2 admin API of a registrar, in one process too.
 type Registrar interface {
 	// Agent returns an activated agent, or an error that wraps ErrNotFound.
 	Agent(ctx context.Context, id attest.AgentID) (Registered, error)
+	// Agents lists the activated agents.
+	Agents(ctx context.Context) ([]attest.AgentID, error)
 }
 
 // PendingRegistrations are registrations that wait for a person. A registrar in the same process offers them.
@@ -65,6 +70,7 @@ type API struct {
 	sessions *sessions
 	reports  *reports
 	mux      *http.ServeMux
+	guarded  http.Handler
 }
 
 var (
@@ -112,6 +118,7 @@ func routes() []route {
 		{"POST", api.PathTokens, admins, (*API).createToken},
 		{"DELETE", api.PathTokens + "/{id}", admins, (*API).revokeToken},
 		{"POST", api.PathCertificates, admins, (*API).issueCertificate},
+		{"GET", api.PathRegistered, readers, (*API).listRegistered},
 		{"GET", api.PathPending, readers, (*API).listPending},
 		{"POST", api.PathPending + "/{id}/approve", acting, (*API).approve},
 		{"GET", api.PathOpenAPI, nil, (*API).openAPI},
@@ -135,16 +142,56 @@ func NewAPI(cfg APIConfig) *API {
 	for _, r := range routes() {
 		a.mux.Handle(r.method+" "+r.pattern, a.guard(r))
 	}
+	// A browser sends its client certificate along with whatever any page makes it ask for.
+	crossOrigin := http.NewCrossOriginProtection()
+	crossOrigin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.fail(w, r, errCrossOrigin) }))
+	a.guarded = crossOrigin.Handler(http.HandlerFunc(a.dispatch))
 	return a
 }
 
 // ServeHTTP implements http.Handler.
-func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.mux.ServeHTTP(w, r) }
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.guarded.ServeHTTP(w, r) }
+
+// dispatch finds the route. Where there is none, the answer is a Problem like every other.
+func (a *API) dispatch(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Cache-Control", "no-store")
+	handler, pattern := a.mux.Handler(r)
+	if pattern != "" {
+		a.mux.ServeHTTP(w, r)
+		return
+	}
+	var missed statusOnly
+	handler.ServeHTTP(&missed, r)
+	if allow := missed.Header().Get("Allow"); allow != "" {
+		w.Header().Set("Allow", allow)
+	}
+	problem(w, missed.status, "there is no such operation; "+api.PathOpenAPI+" lists them")
+}
+
+// statusOnly takes what net/http would answer to a request without a route.
+type statusOnly struct {
+	header http.Header
+	status int
+}
+
+func (s *statusOnly) Header() http.Header {
+	if s.header == nil {
+		s.header = http.Header{}
+	}
+	return s.header
+}
+
+func (s *statusOnly) Write(b []byte) (int, error) { return len(b), nil }
+
+func (s *statusOnly) WriteHeader(status int) { s.status = status }
 
 // Errors of the API itself.
 var (
 	errUnauthenticated = errors.New("a client certificate of the clients' CA is needed")
 	errForbidden       = errors.New("the certificate's role may not do this")
+	errCrossOrigin     = errors.New("a browser sent this for a page of another origin")
+	errNotJSON         = errors.New("the body is not application/json")
 )
 
 // guard authenticates, calls the handler and maps its error by the one table.
@@ -176,6 +223,8 @@ var statuses = []struct {
 }{
 	{errUnauthenticated, http.StatusUnauthorized},
 	{errForbidden, http.StatusForbidden},
+	{errCrossOrigin, http.StatusForbidden},
+	{errNotJSON, http.StatusUnsupportedMediaType},
 	{ErrSession, http.StatusUnauthorized},
 	{ErrNotFound, http.StatusNotFound},
 	{ErrExists, http.StatusConflict},
@@ -183,31 +232,40 @@ var statuses = []struct {
 	{ErrConflict, http.StatusConflict},
 	{ErrInvalid, http.StatusBadRequest},
 	{ErrRegistrar, http.StatusBadGateway},
+	{ErrNotRunning, http.StatusServiceUnavailable},
 }
 
 // ErrRegistrar says that the registrar could not be asked.
 var ErrRegistrar = errors.New("ask the registrar")
 
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
-	status := http.StatusInternalServerError
-	var refused *RefusedError
-	if errors.As(err, &refused) {
-		status = http.StatusUnprocessableEntity
-	} else if s, ok := httpjson.StatusOf(err); ok {
-		status = s
-	}
-	for _, row := range statuses {
-		if errors.Is(err, row.err) {
-			status = row.status
-			break
-		}
-	}
+	status := statusOf(err)
 	detail := err.Error()
 	if status == http.StatusInternalServerError {
 		a.cfg.Log.Error("request", "method", r.Method, "path", r.URL.Path, "err", err)
 		detail = "the server could not do this; its log says why"
 	}
+	problem(w, status, detail)
+}
+
+func problem(w http.ResponseWriter, status int, detail string) {
 	httpjson.Write(w, status, api.Problem{Status: status, Title: http.StatusText(status), Detail: detail})
+}
+
+func statusOf(err error) int {
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		return http.StatusUnprocessableEntity
+	}
+	if status, ok := httpjson.StatusOf(err); ok {
+		return status
+	}
+	for _, row := range statuses {
+		if errors.Is(err, row.err) {
+			return row.status
+		}
+	}
+	return http.StatusInternalServerError
 }
 
 func (a *API) server(w http.ResponseWriter, _ *http.Request, c caller) error {
@@ -247,12 +305,21 @@ func seconds(s float64) (time.Duration, error) {
 	return time.Duration(s * float64(time.Second)), nil
 }
 
-// decode reads a strict JSON body.
-func decode(r *http.Request, into any) error {
-	if err := httpjson.Decode(r.Body, maxBodyBytes, into); err != nil {
-		return err
+// decode reads a strict JSON body of at most limit bytes.
+func decode(r *http.Request, limit int64, into any) error {
+	if !httpjson.IsJSON(r) {
+		return fmt.Errorf("%w but %.80q", errNotJSON, r.Header.Get("Content-Type"))
 	}
-	return nil
+	return httpjson.Decode(r.Body, limit, into)
+}
+
+// body reads a document of at most limit bytes.
+func body(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if err != nil {
+		return nil, fmt.Errorf("%w: read body: %w", ErrInvalid, err)
+	}
+	return text, nil
 }
 
 // loadRoots collects the accepted vendor roots.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -31,6 +32,9 @@ func (a *API) listPolicies(w http.ResponseWriter, r *http.Request, _ caller) err
 		return fmt.Errorf("%w: cursor: %w", ErrInvalid, err)
 	}
 	stored, err := a.cfg.Policies.Policies(r.Context(), after, limit)
+	if errors.Is(err, ErrNotFound) {
+		return fmt.Errorf("%w: cursor %s: no such policy", ErrInvalid, after)
+	}
 	if err != nil {
 		return err
 	}
@@ -47,9 +51,9 @@ func (a *API) listPolicies(w http.ResponseWriter, r *http.Request, _ caller) err
 
 // addPolicy stores a document; it changes no verdict (C7). The query "keylime=NAME" imports Keylime's JSON under that name.
 func (a *API) addPolicy(w http.ResponseWriter, r *http.Request, c caller) error {
-	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxPolicyBytes))
+	text, err := body(w, r, maxPolicyBytes)
 	if err != nil {
-		return fmt.Errorf("%w: read document: %w", ErrInvalid, err)
+		return err
 	}
 	doc, err := parsePolicy(text, r.URL.Query().Get("keylime"))
 	if err != nil {
@@ -115,9 +119,9 @@ func (a *API) listRoots(w http.ResponseWriter, r *http.Request, _ caller) error 
 }
 
 func (a *API) addRoots(w http.ResponseWriter, r *http.Request, c caller) error {
-	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodyBytes))
+	text, err := body(w, r, maxBodyBytes)
 	if err != nil {
-		return fmt.Errorf("%w: read certificates: %w", ErrInvalid, err)
+		return err
 	}
 	certificates, err := endorsement.NewRoots().AddPEM(text)
 	if err != nil {
@@ -199,7 +203,7 @@ const defaultTokenLifetime = 24 * time.Hour
 
 func (a *API) createToken(w http.ResponseWriter, r *http.Request, c caller) error {
 	var request api.TokenRequest
-	if err := decode(r, &request); err != nil {
+	if err := decode(r, maxBodyBytes, &request); err != nil {
 		return err
 	}
 	lifetime, err := seconds(request.Lifetime)
@@ -242,7 +246,7 @@ func (a *API) revokeToken(w http.ResponseWriter, r *http.Request, c caller) erro
 
 func (a *API) issueCertificate(w http.ResponseWriter, r *http.Request, c caller) error {
 	var request api.CertificateRequest
-	if err := decode(r, &request); err != nil {
+	if err := decode(r, maxBodyBytes, &request); err != nil {
 		return err
 	}
 	certificate, err := a.cfg.Issue(r.Context(), request)
@@ -251,6 +255,20 @@ func (a *API) issueCertificate(w http.ResponseWriter, r *http.Request, c caller)
 	}
 	a.cfg.Log.Info("certificate issued", "role", request.Role, "name", request.Name, "by", c.name)
 	httpjson.Write(w, http.StatusCreated, certificate)
+	return nil
+}
+
+func (a *API) listRegistered(w http.ResponseWriter, r *http.Request, _ caller) error {
+	ids, err := a.cfg.Registrar.Agents(r.Context())
+	if err != nil {
+		return err
+	}
+	answer := api.Page[api.Registered]{Items: []api.Registered{}}
+	for _, id := range ids {
+		_, err := a.cfg.Verifier.Show(id)
+		answer.Items = append(answer.Items, api.Registered{Agent: id, Enrolled: err == nil})
+	}
+	httpjson.Write(w, http.StatusOK, answer)
 	return nil
 }
 

@@ -55,7 +55,7 @@ func (a *API) peerKey(r *http.Request) (attest.Digest, error) {
 
 func (a *API) beginSession(w http.ResponseWriter, r *http.Request, _ caller) error {
 	var request api.SessionRequest
-	if err := decode(r, &request); err != nil {
+	if err := decode(r, maxBodyBytes, &request); err != nil {
 		return err
 	}
 	id, err := attest.ParseAgentID(string(request.Agent))
@@ -76,7 +76,7 @@ func (a *API) beginSession(w http.ResponseWriter, r *http.Request, _ caller) err
 
 func (a *API) proveSession(w http.ResponseWriter, r *http.Request, _ caller) error {
 	var proof api.SessionProof
-	if err := decode(r, &proof); err != nil {
+	if err := decode(r, maxBodyBytes, &proof); err != nil {
 		return err
 	}
 	key, err := a.peerKey(r)
@@ -126,7 +126,7 @@ func (a *API) heartbeat(w http.ResponseWriter, r *http.Request, _ caller) error 
 		return err
 	}
 	var beat api.Heartbeat
-	if err := decode(r, &beat); err != nil {
+	if err := decode(r, maxReportBytes, &beat); err != nil {
 		return err
 	}
 	now := a.cfg.Now()
@@ -141,7 +141,7 @@ func (a *API) preflight(w http.ResponseWriter, r *http.Request, _ caller) error 
 		return err
 	}
 	var p api.Preflight
-	if err := decode(r, &p); err != nil {
+	if err := decode(r, maxReportBytes, &p); err != nil {
 		return err
 	}
 	if len(p.Checks) > api.MaxPreflightChecks {

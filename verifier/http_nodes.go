@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
@@ -14,14 +15,18 @@ import (
 
 func (a *API) view(n Node) api.Node {
 	s := n.State
+	pending := uint64(0)
+	if s.IMA.Held != nil {
+		pending = s.IMA.Held.Count
+	}
 	return api.Node{
 		ID: n.ID, Verdict: a.cfg.Verifier.Read(n), Since: s.Since, Failures: list(s.Failures), QuoteBacked: s.QuoteBacked,
 		Assigned: list(n.Policies), Appraised: list(s.Policies), Boot: s.Boot, BootSince: s.BootSince,
-		Position: s.IMA.Position, Pending: len(s.IMA.Held), Accepted: s.Accepted, Refused: s.Refused,
+		Position: s.IMA.Position, Pending: pending, Accepted: s.Accepted, Refused: s.Refused,
 		LastAccepted: s.LastAccepted, LastTried: s.LastTried, Trouble: s.Trouble,
 		Interval: a.cfg.Verifier.interval(n).Seconds(), Paused: s.Paused,
 		EndorsedBy: n.Enrolment.EndorsedBy, FirstUse: n.Enrolment.FirstUse, Enrolled: n.Enrolment.At,
-		Address: n.Enrolment.Address, Port: n.Enrolment.Port, KeylimeState: s.KeylimeState(), Heartbeat: a.reports.of(n.ID),
+		Address: n.Enrolment.Address, Port: n.Enrolment.Port, KeylimeState: s.KeylimeState(a.cfg.Verifier.cfg.Now(), a.cfg.Verifier.interval(n)), Heartbeat: a.reports.of(n.ID),
 	}
 }
 
@@ -37,6 +42,11 @@ func (a *API) listNodes(w http.ResponseWriter, r *http.Request, _ caller) error 
 	after, limit, err := page(r)
 	if err != nil {
 		return err
+	}
+	if after != "" {
+		if _, err := attest.ParseAgentID(after); err != nil {
+			return fmt.Errorf("%w: cursor: %w", ErrInvalid, err)
+		}
 	}
 	nodes, err := a.cfg.Verifier.List(r.Context(), attest.AgentID(after), limit)
 	if err != nil {
@@ -68,7 +78,7 @@ func (a *API) showNode(w http.ResponseWriter, r *http.Request, _ caller) error {
 
 func (a *API) enrol(w http.ResponseWriter, r *http.Request, c caller) error {
 	var request api.EnrolRequest
-	if err := decode(r, &request); err != nil {
+	if err := decode(r, maxBodyBytes, &request); err != nil {
 		return err
 	}
 	id, err := attest.ParseAgentID(string(request.ID))
@@ -78,6 +88,9 @@ func (a *API) enrol(w http.ResponseWriter, r *http.Request, c caller) error {
 	interval, err := seconds(request.Interval)
 	if err != nil {
 		return err
+	}
+	if request.Port < 0 || request.Port > 65535 {
+		return fmt.Errorf("%w: port %d", ErrInvalid, request.Port)
 	}
 	if request.FirstUse && !a.cfg.AllowFirstUse {
 		return fmt.Errorf("%w: the server's configuration does not allow first use (endorsement: AllowFirstUse)", errForbidden)
@@ -113,7 +126,7 @@ func (a *API) updateNode(w http.ResponseWriter, r *http.Request, c caller) error
 		return err
 	}
 	var request api.NodeUpdate
-	if err := decode(r, &request); err != nil {
+	if err := decode(r, maxBodyBytes, &request); err != nil {
 		return err
 	}
 	update := Update{Policies: request.Policies}
@@ -247,34 +260,45 @@ func (a *API) evidence(w http.ResponseWriter, r *http.Request, _ caller) error {
 	return nil
 }
 
-// watch streams transitions as server-sent events named "transition". A watcher that lags is cut off and reads the lists again.
+// watchSilence is the pause after which a watcher gets a comment, so that both sides learn of a broken connection.
+const watchSilence = 15 * time.Second
+
+// watch streams transitions as server-sent events named "transition". A watcher that lags is cut off and reads the lists again; so is
+// one whose certificate is no longer good.
 func (a *API) watch(w http.ResponseWriter, r *http.Request, _ caller) error {
 	flush := http.NewResponseController(w)
 	events, stop := a.cfg.Verifier.Watch()
 	defer stop()
 	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusOK)
-	fmt.Fprint(w, ": watching\n\n")
-	if err := flush.Flush(); err != nil {
-		return nil // the watcher is gone
-	}
+	alive := time.NewTicker(watchSilence)
+	defer alive.Stop()
+	text := ": watching\n\n"
 	for {
+		if _, err := fmt.Fprint(w, text); err != nil {
+			return nil // the watcher is gone
+		}
+		if err := flush.Flush(); err != nil {
+			return nil
+		}
 		select {
 		case <-r.Context().Done():
 			return nil
+		case <-alive.C:
+			text = ": still here\n\n"
+			if _, _, ok := a.cfg.Clients.RoleOf(r.TLS); !ok {
+				return nil
+			}
 		case t, ok := <-events:
 			if !ok {
 				return nil
 			}
 			body, err := json.Marshal(transitionView(t))
 			if err != nil {
+				a.cfg.Log.Error("encode transition", "node", t.Node, "err", err)
 				return nil
 			}
-			fmt.Fprintf(w, "id: %s/%d\nevent: transition\ndata: %s\n\n", t.Node, t.Seq, body)
-			if err := flush.Flush(); err != nil {
-				return nil
-			}
+			text = fmt.Sprintf("id: %s/%d\nevent: transition\ndata: %s\n\n", t.Node, t.Seq, body)
 		}
 	}
 }

@@ -8,6 +8,7 @@ const hubBuffer = 256
 // hub hands transitions to those who watch.
 type hub struct {
 	mu       sync.Mutex
+	closed   bool
 	watchers map[chan Transition]struct{}
 }
 
@@ -17,8 +18,12 @@ func newHub() *hub { return &hub{watchers: make(map[chan Transition]struct{})} }
 func (h *hub) watch() (events <-chan Transition, stop func()) {
 	ch := make(chan Transition, hubBuffer)
 	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		close(ch)
+		return ch, func() {}
+	}
 	h.watchers[ch] = struct{}{}
-	h.mu.Unlock()
 	return ch, func() { h.drop(ch) }
 }
 
@@ -41,5 +46,16 @@ func (h *hub) send(t Transition) {
 			delete(h.watchers, ch)
 			close(ch)
 		}
+	}
+}
+
+// close ends all watching, so that a server that drains is not held up.
+func (h *hub) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closed = true
+	for ch := range h.watchers {
+		delete(h.watchers, ch)
+		close(ch)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/assay-project/assay/appraisal"
@@ -53,19 +54,25 @@ type Stored struct {
 	BootLog []byte
 }
 
-// judgement is what one answer proves. accepted says that a verified quote stands behind it; failures may be there all the same.
+// judgement is what one answer proves.
 type judgement struct {
-	accepted, again bool
-	newBoot         bool
-	boot            string
-	clock           *quote.Clock
-	ima             ima.State
-	progress        appraisal.Progress
-	transportKey    string
-	bootLog         attest.Digest
-	failures        []attest.Failure
-	result          attest.Result
-	keep            Keep
+	// accepted: a quote that follows the last accepted one stands behind it. There may be failures all the same.
+	accepted bool
+	// again: the answer decides nothing; the list is to be asked for from its start, with the transport key.
+	again bool
+	// whole: everything of this boot was judged, from the start of the list.
+	whole, newBoot bool
+	boot           string
+	clock          *quote.Clock
+	ima            ima.State
+	progress       appraisal.Progress
+	transportKey   string
+	bootLog        attest.Digest
+	// listBroken: a list was sent, and it does not lead to the quoted PCR. logBroken: so does the event log.
+	listBroken, logBroken bool
+	failures              []attest.Failure
+	result                attest.Result
+	keep                  Keep
 }
 
 func refused(failures ...attest.Failure) judgement { return judgement{failures: failures} }
@@ -76,26 +83,21 @@ func judge(s State, who Subject, e Answered) judgement {
 		return refused(attest.Fail(attest.EvidenceMalformed, e.Malformed))
 	}
 	verified, failures := verify(s, who, e.Request, e.Answer)
-	if !verified.Valid() {
-		if !e.Request.Full && onlyTransportKey(failures) {
-			// A reboot or a restart may have brought another key: ask for it before calling it a fault.
-			return judgement{again: true}
-		}
-		return refused(failures...)
+	switch {
+	case verified.Valid() && len(failures) == 0:
+		return place(s, who, e, verified)
+	case verified.Valid():
+		// A clock that went back is proven by the quote. Nothing else of it is taken over: what follows is judged from before it.
+		return judgement{failures: failures, keep: Keep{Quote: storedQuote(e, verified, s.Boot, s.IMA.Position)}}
+	case !e.Request.Full && onlyTransportKey(failures):
+		// A reboot or a restart may have brought another key: ask for it before calling it a fault.
+		return judgement{again: true}
 	}
-	if len(failures) > 0 { // a clock that went back: proven by the quote, and nothing else of it is taken over
-		return judgement{accepted: true, failures: failures, ima: s.IMA, progress: s.Progress, boot: s.Boot}
-	}
-	return place(s, who, e, verified)
+	return refused(failures...)
 }
 
 func onlyTransportKey(failures []attest.Failure) bool {
-	for _, f := range failures {
-		if f.ID != attest.TransportKeyMismatch {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(failures, func(f attest.Failure) bool { return f.ID != attest.TransportKeyMismatch })
 }
 
 // verify parses the packed quote and checks it against the request.
@@ -126,36 +128,48 @@ func verify(s State, who Subject, request Request, answer Answer) (quote.Verifie
 	return quote.Verify(q, want)
 }
 
-// place finds out which boot the list belongs to and replays it.
+// place finds out which boot the evidence belongs to, and appraises it.
 func place(s State, who Subject, e Answered, v quote.Verified) judgement {
 	clock := v.Clock()
-	j := judgement{accepted: true, clock: &clock, boot: s.Boot, transportKey: e.Answer.TransportKey}
+	j := judgement{accepted: true, clock: &clock, boot: s.Boot, transportKey: string(v.TransportKey()), whole: s.whole()}
+	if e.Answer.HasList && e.Answer.First != 0 && (j.whole || e.Answer.First != e.Request.Offset) {
+		return fromStart(e)
+	}
 	base := s
 	switch v.Continuity() {
-	case quote.FirstSeen, quote.NewBoot:
+	case quote.FirstSeen:
+		j.newBoot = !s.sameBoot(clock)
+		base = startOf(s)
+	case quote.NewBoot:
+		j.newBoot = true
+	case quote.Resumed:
+		switch restarted(s, e, v) {
+		case unknown:
+			return fromStart(e)
+		case yes:
+			j.newBoot = true
+		case no:
+			if j.transportKey != s.TransportKey {
+				return refused(attest.Fail(attest.TransportKeyMismatch, "The transport key changed within a boot."))
+			}
+		}
+	}
+	if j.newBoot {
 		if e.Answer.HasList && e.Answer.First != 0 {
 			return fromStart(e)
 		}
-		base = startOf(s)
-		j.newBoot = true
-	case quote.Resumed:
-		restarted, again := resumed(s, e)
-		if again {
-			return fromStart(e)
-		}
-		if restarted {
-			base = startOf(s)
-			j.newBoot = true
-		}
-	}
-	if s.Reattest {
-		base = startOf(s)
-		j.newBoot = j.newBoot || bootID(who, clock) != s.Boot && v.Continuity() == quote.FirstSeen
-	}
-	if j.newBoot {
-		j.boot = bootID(who, clock)
+		base, j.boot, j.whole = startOf(s), bootID(who, clock), true
 	}
 	return appraise(base, who, e, v, j)
+}
+
+// sameBoot tells a reattest, before which no clock counts, whether it looks at the boot that is known.
+func (s State) sameBoot(now quote.Clock) bool {
+	if s.Clock == nil || s.Boot == "" {
+		return false
+	}
+	continuity, ok := now.Since(*s.Clock)
+	return ok && continuity == quote.SameBoot
 }
 
 // fromStart asks for the list from its start; an agent that was asked so already and answered otherwise is refused.
@@ -172,19 +186,38 @@ func startOf(s State) State {
 	return s
 }
 
-// resumed tells TPM Resume (PCRs and list go on) from TPM Restart (both start again) when only the restart counter rose.
-func resumed(s State, e Answered) (restarted, again bool) {
-	switch {
-	case !e.Answer.HasList || s.IMA.Position == 0:
-		return false, false
-	case e.Answer.First == 0 && e.Request.Offset > 0:
-		return true, false // the list is shorter than what was proven: the replay from zeros decides
-	case e.Answer.First == 0:
-		list, err := ima.ParseASCII(e.Answer.List)
-		return err == nil && !list.Continues(s.IMA, imaPCR), false
+// answer is yes, no or unknown.
+type answer int
+
+const (
+	no answer = iota
+	yes
+	unknown
+)
+
+// restarted tells TPM Restart (PCRs and list start again) from TPM Resume (both go on) when only the restart counter rose. The quoted PCR
+// decides, not what the agent says of its list: a list that goes on from the proven value is a Resume, one that leads from the start to
+// the quoted value and does not go on is a Restart. Where neither holds, it is the same boot with a list that does not replay.
+func restarted(s State, e Answered, v quote.Verified) answer {
+	if !e.Answer.HasList || s.IMA.Position == 0 {
+		return no
 	}
-	// The offset lies within the list; whether it is the same list shows only from its start.
-	return false, e.Request.Offset > 0
+	list, err := ima.ParseASCII(e.Answer.List)
+	if err != nil {
+		return no
+	}
+	from := s.IMA
+	from.Held = nil
+	if goesOn, _ := list.Replay(v, ima.Request{PCR: imaPCR, First: e.Answer.First, From: from}); goesOn.Valid() {
+		return no
+	}
+	if e.Answer.First != 0 {
+		return unknown
+	}
+	if fresh, _ := list.Replay(v, ima.Request{PCR: imaPCR}); fresh.Valid() {
+		return yes
+	}
+	return no
 }
 
 // bootID names a boot by its AK and the TPM's counters at the boot's first accepted quote.
@@ -199,17 +232,18 @@ func bootID(who Subject, c quote.Clock) string {
 	return hex.EncodeToString(run.Sum(nil)[:8])
 }
 
-// appraise replays list and event log on the base state and applies the policies.
+// appraise replays list and event log on the base state and applies the policies. What does not replay keeps nothing else from being
+// judged.
 func appraise(base State, who Subject, e Answered, v quote.Verified, j judgement) judgement {
 	evidence := appraisal.Evidence{Quote: v}
-	if e.Answer.HasList && e.Answer.First == 0 {
-		base.Progress = appraisal.Progress{} // the list is judged from its start
+	if j.whole {
+		base.Progress = appraisal.Progress{}
 	}
 	j.ima, j.progress = base.IMA, base.Progress
-	if e.Answer.HasList {
-		replayed, failures := replayList(base, e, v)
+	if e.Answer.HasList && v.Selection().Has(imaPCR) {
+		replayed, failures := replayList(base, j.whole, e, v)
 		j.failures = append(j.failures, failures...)
-		if len(failures) == 0 {
+		if j.listBroken = !replayed.Valid(); !j.listBroken {
 			evidence.IMA = &replayed
 			j.ima = replayed.State()
 			j.keep.Chunk = chunkOf(replayed, j.boot)
@@ -218,48 +252,82 @@ func appraise(base State, who Subject, e Answered, v quote.Verified, j judgement
 	if e.Answer.BootLog != nil {
 		replayed, failures := replayBootLog(e.Answer.BootLog, v)
 		j.failures = append(j.failures, failures...)
-		if len(failures) == 0 {
+		if j.logBroken = !replayed.Valid(); !j.logBroken {
 			evidence.EventLog = &replayed
 			if digest := attest.SHA256.Sum(e.Answer.BootLog); digest != base.BootLog {
 				j.bootLog, j.keep.BootLog = digest, e.Answer.BootLog
 			}
 		}
 	}
-	if len(j.failures) == 0 {
-		j.result, j.progress = appraisal.Appraise(appraisal.Input{Evidence: evidence, Policies: who.Policies, Progress: base.Progress})
-		j.failures = j.result.Failures
+	j = j.apply(appraisal.Input{Evidence: evidence, Policies: who.Policies, Progress: base.Progress})
+	j.keep.Quote = storedQuote(e, v, j.boot, j.ima.Position)
+	return j
+}
+
+// apply appraises what was proven. Evidence that was sent and does not replay is not called missing as well.
+func (j judgement) apply(in appraisal.Input) judgement {
+	result, progress := appraisal.Appraise(in)
+	failures := result.Failures
+	if j.listBroken || j.logBroken {
+		failures = slices.DeleteFunc(slices.Clone(failures), func(f attest.Failure) bool { return f.ID == attest.EvidenceMissing })
 	}
-	j.keep.Quote = &StoredQuote{
-		Digest: v.Digest(), Boot: j.boot, At: e.Now, Nonce: e.Request.Nonce, Packed: e.Answer.Quote,
-		Bank: e.Request.Selection.Bank, Mask: e.Request.Selection.Mask, Position: j.ima.Position,
+	if !j.listBroken {
+		j.progress = progress
+	}
+	j.result = result
+	j.failures = append(j.failures, failures...)
+	if len(j.failures) > attest.MaxFailures {
+		j.failures = j.failures[:attest.MaxFailures]
+	}
+	if len(j.failures) == 0 && len(in.Policies) > 0 && !result.Passed() {
+		j.failures = []attest.Failure{attest.Fail(attest.EvidenceUnverified, "Appraisal did not come to an end.")}
 	}
 	return j
 }
 
-// replayList parses the list and replays it from where the base state stands; it tells a rolled back list from one that kexec started again.
-func replayList(base State, e Answered, v quote.Verified) (ima.Replayed, []attest.Failure) {
+func storedQuote(e Answered, v quote.Verified, boot string, position uint64) *StoredQuote {
+	return &StoredQuote{
+		Digest: v.Digest(), Boot: boot, At: e.Now, Nonce: e.Request.Nonce, Packed: e.Answer.Quote,
+		Bank: e.Request.Selection.Bank, Mask: e.Request.Selection.Mask, Position: position,
+	}
+}
+
+// replayList parses the list and replays it from where the base state stands, or, for a whole one, from the start; then it is still held
+// against the state, so that entries that were shown before cannot be taken back.
+func replayList(base State, whole bool, e Answered, v quote.Verified) (ima.Replayed, []attest.Failure) {
 	list, err := ima.ParseASCII(e.Answer.List)
 	if err != nil {
 		return ima.Replayed{}, []attest.Failure{attest.Fail(attest.ListMalformed, err.Error())}
 	}
-	at := e.Answer.First
-	switch {
-	case at == base.IMA.Position:
-		return list.Replay(v, ima.Request{PCR: imaPCR, First: at, From: base.IMA})
-	case at == 0 && uint64(list.Len()) >= base.IMA.Position:
-		return list.Replay(v, ima.Request{PCR: imaPCR})
-	case at == 0:
-		moved := base.IMA
-		moved.Held = nil
-		if _, failures := list.Replay(v, ima.Request{PCR: imaPCR, First: moved.Position, From: moved}); len(failures) == 0 && list.Len() > 0 {
-			return ima.Replayed{}, []attest.Failure{attest.Fail(attest.ListRestarted,
-				fmt.Sprintf("%d entries were proven in this boot; the list started again with %d and continues the PCR", base.IMA.Position, list.Len()))}
+	replayed, failures := list.Replay(v, ima.Request{PCR: imaPCR, First: e.Answer.First, From: base.IMA})
+	if e.Answer.First == 0 && !replayed.Valid() {
+		if why, ok := listRestarted(base, list, v); ok {
+			return ima.Replayed{}, []attest.Failure{why}
 		}
-		return ima.Replayed{}, []attest.Failure{attest.Fail(attest.ListRolledBack,
-			fmt.Sprintf("%d entries were proven in this boot; the list has %d", base.IMA.Position, list.Len()))}
 	}
-	return ima.Replayed{}, []attest.Failure{attest.Fail(attest.ListRolledBack,
-		fmt.Sprintf("asked for entries from %d on, the agent answered from %d on", e.Request.Offset, at))}
+	if !whole || base.IMA.Position == 0 && base.IMA.Held == nil {
+		return replayed, failures
+	}
+	if !replayed.Valid() {
+		return ima.Replayed{}, failures
+	}
+	changed := slices.DeleteFunc(failures, func(f attest.Failure) bool { return f.ID != attest.HeldEntriesChanged })
+	replayed, failures = list.Replay(v, ima.Request{PCR: imaPCR})
+	return replayed, append(failures, changed...)
+}
+
+// listRestarted recognises kexec: the PCR goes on where it was proven, by entries of a list that started again.
+func listRestarted(base State, list ima.List, v quote.Verified) (attest.Failure, bool) {
+	if base.IMA.Position == 0 || list.Len() == 0 {
+		return attest.Failure{}, false
+	}
+	moved := base.IMA
+	moved.Held = nil
+	if goesOn, _ := list.Replay(v, ima.Request{PCR: imaPCR, First: moved.Position, From: moved}); !goesOn.Valid() {
+		return attest.Failure{}, false
+	}
+	return attest.Fail(attest.ListRestarted, fmt.Sprintf("%d entries were proven in this boot; the list started again, with %d, and continues the PCR.",
+		base.IMA.Position, list.Len())), true
 }
 
 func chunkOf(r ima.Replayed, boot string) *Chunk {
@@ -278,27 +346,28 @@ func replayBootLog(text []byte, v quote.Verified) (eventlog.Replayed, []attest.F
 	return log.Replay(v, pcr.Select(v.Values().Bank, imaPCR, containerPCR))
 }
 
-// judge verifies the stored quote again, replays the whole stored list and applies the policies that hold now.
-// Freshness was judged when the evidence came; the transport key binds nothing here.
-func (st Stored) judge(s State, who Subject) judgement {
+// judge verifies the stored quote again, replays the whole stored evidence and applies the policies that hold now; ok is false where the
+// stored evidence is not enough for that. Freshness was judged when the evidence came; the transport key binds nothing here.
+func (st Stored) judge(s State, who Subject) (j judgement, ok bool) {
 	raw, err := wire.UnpackQuote(st.Quote.Packed)
 	if err != nil {
-		return refused(attest.Fail(attest.QuoteMalformed, err.Error()))
+		return judgement{}, false
 	}
 	q, err := quote.Parse(raw)
 	if err != nil {
-		return refused(attest.Fail(attest.QuoteMalformed, err.Error()))
+		return judgement{}, false
 	}
-	v, failures := quote.Verify(q, quote.Expected{AK: who.AK, Nonce: []byte(st.Quote.Nonce), Selection: selectionOf(st.Quote)})
-	if !v.Valid() {
-		return refused(failures...)
+	asked := selectionOf(st.Quote)
+	v, _ := quote.Verify(q, quote.Expected{AK: who.AK, Nonce: []byte(st.Quote.Nonce), Selection: asked})
+	needs := appraisal.Needs(who.Policies)
+	if !v.Valid() || st.Quote.Boot != s.Boot || needs.Bank != asked.Bank || needs.Mask&^asked.Mask != 0 {
+		return judgement{}, false
 	}
-	if missing := appraisal.Needs(who.Policies).Mask &^ st.Quote.Mask; missing != 0 {
-		return judgement{again: true} // the new policies need PCRs that were not quoted
-	}
-	e := Answered{Now: st.Quote.At, Request: Request{Nonce: st.Quote.Nonce, Selection: selectionOf(st.Quote)},
-		Answer: Answer{Quote: st.Quote.Packed, List: st.List, HasList: st.List != nil, BootLog: st.BootLog}}
-	return appraise(startOf(s), who, e, v, judgement{accepted: true, boot: s.Boot})
+	e := Answered{Now: st.Quote.At, Request: Request{Nonce: st.Quote.Nonce, Selection: asked},
+		Answer: Answer{Quote: st.Quote.Packed, List: st.List, HasList: len(st.List) > 0, BootLog: st.BootLog}}
+	j = appraise(startOf(s), who, e, v, judgement{accepted: true, boot: s.Boot, whole: true})
+	missing := slices.ContainsFunc(j.failures, func(f attest.Failure) bool { return f.ID == attest.EvidenceMissing })
+	return j, !j.listBroken && !j.logBroken && !missing && j.ima.Position == s.IMA.Position
 }
 
 // Lifetime of a nonce: an answer that takes longer is dropped by the driver.

@@ -55,6 +55,9 @@ type State struct {
 	Trouble *attest.Failure `json:"trouble,omitempty"`
 	// Again makes the next round ask from the start of the list, with the transport key.
 	Again bool `json:"again,omitempty"`
+	// Rejudge: the policies changed, and the stored evidence was not enough to judge by them. The next accepted evidence, from the
+	// start of the list, decides in its place.
+	Rejudge bool `json:"rejudge,omitempty"`
 }
 
 // Subject is what the machine needs to know of its node beside the state.
@@ -176,73 +179,89 @@ func (Record) action()   {}
 
 // Step is the verifier's whole view of a node: pure, without I/O and clock. It never fails; what is wrong is a verdict.
 func Step(s State, who Subject, event Event) (State, []Action) {
-	var actions []Action
-	cause := "round"
 	if s.Enrolled.IsZero() {
 		s.Enrolled, s.Since, s.Shown, s.Verdict = event.at(), event.at(), attest.Pending, attest.Pending
 	}
+	before := s
+	var actions []Action
+	cause := "round"
 	switch e := event.(type) {
 	case Due:
-		s, actions = s.due(who, e)
+		// Nothing was learned yet: a verifier that was away for a while asks before it calls a node Stale.
+		return s.due(who, e)
 	case Unanswered:
 		s, actions = s.unanswered(who, e)
 	case Answered:
 		s, actions, cause = s.answered(who, e)
 	case PoliciesChanged:
-		cause = "policy"
 		s, actions = s.policiesChanged(who, e)
+		cause = "policy"
 	case Asked:
-		cause = string(e.Act)
 		s, actions = s.asked(e)
+		cause = string(e.Act)
 	}
-	return s.record(who, event.at(), cause, actions)
+	return s.record(before, who, transitionOf{now: event.at(), cause: cause}, actions)
 }
 
-// record appends a transition when the verdict that is read, or its reasons, are not those that were shown last.
-func (s State) record(who Subject, now time.Time, cause string, actions []Action) (State, []Action) {
-	shown := s.Read(now, who.Interval)
-	reasons := slices.ContainsFunc(actions, func(a Action) bool { _, ok := a.(newReasons); return ok })
-	actions = slices.DeleteFunc(actions, func(a Action) bool { _, ok := a.(newReasons); return ok })
-	if shown == s.Shown && !reasons {
+// transitionOf is what a transition says beside the state.
+type transitionOf struct {
+	now   time.Time
+	cause string
+}
+
+// record appends a transition when the verdict that is read, its reasons or its policies are not those of before.
+func (s State) record(before State, who Subject, t transitionOf, actions []Action) (State, []Action) {
+	shown := s.Read(t.now, who.Interval)
+	if shown == s.Shown && !s.saysMore(before, t.cause) {
 		return s, actions
 	}
 	s.Seq++
-	t := Transition{Seq: s.Seq, At: now, From: s.Shown, To: shown, Boot: s.Boot, Policies: s.Policies, Failures: s.Failures, Cause: cause}
+	row := Transition{Seq: s.Seq, At: t.now, From: s.Shown, To: shown, Boot: s.Boot, Policies: s.Policies, Failures: s.Failures, Cause: t.cause}
 	if shown != s.Shown {
-		s.Since = now
+		s.Since = t.now
 	}
 	s.Shown = shown
 	for _, a := range actions {
 		if keep, ok := a.(Keep); ok && keep.Quote != nil {
-			t.Quote = keep.Quote.Digest
+			row.Quote = keep.Quote.Digest
 		}
 	}
-	return s, append(actions, Record{Transition: t})
+	return s, append(actions, Record{Transition: row})
 }
 
-// newReasons marks, inside one step, that a Failed verdict got further reasons.
-type newReasons struct{}
+// saysMore reports whether the same verdict deserves a row of its own: it was made with other policies, or a quote stands behind other
+// reasons. Reasons without a quote do not count, or whoever answers at the agent's address could fill the store.
+func (s State) saysMore(before State, cause string) bool {
+	if cause == "policy" && !slices.Equal(s.Policies, before.Policies) {
+		return true
+	}
+	if s.Verdict != attest.Failed || !s.QuoteBacked {
+		return false
+	}
+	return !before.QuoteBacked || s.Boot != before.Boot || !slices.EqualFunc(s.Failures, before.Failures, sameReason)
+}
 
-func (newReasons) action() {}
-
+// due starts a round. With newlines in proven names the position would be ambiguous (Keylime's agents count lines, ours entries), so
+// the list is asked for from its start then.
 func (s State) due(who Subject, e Due) (State, []Action) {
 	if s.Paused {
 		return s, nil
 	}
 	s.LastTried = e.Now
-	request := Request{
-		Nonce:     e.Nonce,
-		Selection: appraisal.Needs(who.Policies),
-		Offset:    s.IMA.Position,
-		Full:      s.TransportKey == "",
-	}
-	if s.Again || s.Reattest {
+	request := Request{Nonce: e.Nonce, Selection: appraisal.Needs(who.Policies), Offset: s.IMA.Position, Full: s.TransportKey == ""}
+	if s.whole() {
 		request.Offset, request.Full = 0, true
+	}
+	if s.IMA.Newlines > 0 {
+		request.Offset = 0
 	}
 	return s, []Action{Collect{Request: request}}
 }
 
-// firstRetry is the pause after the first silent round; each further one doubles it, up to the interval that staleness allows.
+// whole reports whether the next evidence is to be judged from the start of the list.
+func (s State) whole() bool { return s.Again || s.Rejudge || s.Reattest }
+
+// firstRetry is the pause after the first silent round; each further one doubles it, up to the node's interval.
 const firstRetry = time.Second
 
 func (s State) unanswered(who Subject, e Unanswered) (State, []Action) {
@@ -269,133 +288,166 @@ func (s State) asked(e Asked) (State, []Action) {
 // answered judges an answer and moves the verdict.
 func (s State) answered(who Subject, e Answered) (State, []Action, string) {
 	s.Silence = 0
-	cause := "round"
 	j := judge(s, who, e)
-	switch {
-	case j.again:
+	if j.again {
 		s.Again = true
-		return s, []Action{Schedule{}}, cause
-	case !j.accepted:
+		return s, []Action{Schedule{}}, "round"
+	}
+	actions := []Action{Schedule{After: who.Interval}}
+	if !j.accepted {
 		s.Refused++
 		s.Trouble = &j.failures[0]
-		s = s.refuse(j)
-		return s, []Action{Schedule{After: who.Interval}}, cause
+		if j.keep.Quote == nil {
+			return s.refuse(j), actions, "round"
+		}
+		return s.decide(j), append(actions, j.keep), "round"
 	}
-	if j.newBoot && s.Boot != "" {
+	cause := "round"
+	switch {
+	case s.Reattest:
+		cause = string(Reattest)
+	case s.Rejudge:
+		cause = "policy"
+	case s.Boot != "" && j.boot != s.Boot:
 		cause = "reboot"
 	}
-	if s.Reattest {
-		cause = string(Reattest)
-	}
-	actions := []Action{Schedule{After: who.Interval}, j.keep}
 	s.Accepted++
-	s.Again, s.Trouble, s.LastAccepted = false, nil, e.Now
-	s = s.advance(j, e.Now)
-	before := s.Failures
-	s = s.decide(j)
-	if len(s.Failures) > len(before) && s.Shown == attest.Failed {
-		actions = append(actions, newReasons{})
-	}
-	return s, actions, cause
+	// A list that does not lead to the quote is asked for from its start: a whole one may tell why.
+	s.Again, s.Trouble, s.LastAccepted = j.listBroken, nil, e.Now
+	s = s.advance(j, e.Now).decide(j)
+	s.Reattest, s.Rejudge = false, false
+	return s, append(actions, j.keep), cause
 }
 
 // refuse sets Failed of class Unauthenticated, which never displaces a quote-backed Failed.
 func (s State) refuse(j judgement) State {
-	if s.Verdict == attest.Failed && s.QuoteBacked {
+	if s.failedByQuote() {
 		return s
 	}
-	s.Verdict, s.QuoteBacked, s.Failures = attest.Failed, false, j.failures
+	s.Verdict, s.QuoteBacked, s.Failures, s.Policies = attest.Failed, false, j.failures, nil
 	return s
 }
 
+func (s State) failedByQuote() bool { return s.Verdict == attest.Failed && s.QuoteBacked }
+
 // advance takes over what accepted evidence proved of the boot, whatever the verdict.
 func (s State) advance(j judgement, now time.Time) State {
+	if j.boot != s.Boot {
+		s.Boot, s.BootSince = j.boot, now
+	}
 	if j.newBoot {
-		s.Boot, s.BootSince, s.BootLog = j.boot, now, attest.Digest{}
-		s.IMA, s.Progress, s.TransportKey = ima.State{}, appraisal.Progress{}, ""
+		s.BootLog = attest.Digest{}
 	}
-	if j.clock != nil {
-		s.Clock = j.clock
-	}
-	s.IMA, s.Progress = j.ima, j.progress
-	if j.transportKey != "" {
-		s.TransportKey = j.transportKey
-	}
+	s.Clock, s.IMA, s.Progress, s.TransportKey = j.clock, j.ima, j.progress, j.transportKey
 	if !j.bootLog.IsZero() {
 		s.BootLog = j.bootLog
 	}
 	return s
 }
 
-// decide moves the verdict by accepted evidence. Out of a quote-backed Failed lead only a new boot whose whole evidence passes
-// and a person's reattest; policiesChanged has the third way.
+// decide moves the verdict by evidence behind which a quote stands. Out of a quote-backed Failed lead only a new boot and new policies
+// under which everything passes, and a person's reattest (C3).
 func (s State) decide(j judgement) State {
-	sticky := s.Verdict == attest.Failed && s.QuoteBacked && !j.newBoot && !s.Reattest
-	s.Reattest = false
+	failed := s.failedByQuote()
+	var stay []attest.Failure
 	switch {
-	case len(j.failures) > 0 && sticky:
-		s.Failures = unite(s.Failures, j.failures)
-	case len(j.failures) > 0:
-		s.Verdict, s.QuoteBacked, s.Failures, s.Policies = attest.Failed, true, j.failures, j.result.Policies
-	case sticky:
+	case !failed || s.Reattest || j.newBoot:
+	case s.Rejudge && j.whole:
+		stay = lasting(s.Failures)
+	default:
+		stay = s.Failures
+	}
+	failures := unite(stay, j.failures)
+	switch {
+	case len(failures) > 0:
+		s.Verdict, s.QuoteBacked, s.Failures = attest.Failed, true, failures
+		if len(stay) == 0 || j.result.Appraised {
+			s.Policies = j.result.Policies
+		}
 	case j.result.Passed():
 		s.Verdict, s.QuoteBacked, s.Failures, s.Policies = attest.Trusted, false, nil, j.result.Policies
+	case failed && !s.Reattest:
+		// Without a policy nothing passes, so nothing leads out of Failed.
 	default:
 		s.Verdict, s.QuoteBacked, s.Failures, s.Policies = attest.Unappraised, false, nil, nil
 	}
 	return s
 }
 
-func (s State) policiesChanged(who Subject, e PoliciesChanged) (State, []Action) {
-	if e.Stored == nil || s.Boot == "" {
-		return s, []Action{Schedule{}}
-	}
-	j := e.Stored.judge(s, who)
-	switch {
-	case !j.accepted:
-		// The stored evidence cannot be judged (it is incomplete): the next round judges the whole list.
-		s.Again = true
-		return s, []Action{Schedule{}}
-	case len(j.failures) > 0:
-		s.Verdict, s.QuoteBacked, s.Failures, s.Policies = attest.Failed, true, j.failures, j.result.Policies
-	case j.result.Passed():
-		s.Verdict, s.QuoteBacked, s.Failures, s.Policies = attest.Trusted, false, nil, j.result.Policies
-	case s.Verdict == attest.Failed && s.QuoteBacked:
-		// Without a policy nothing passes, so nothing leads out of Failed.
-	default:
-		s.Verdict, s.QuoteBacked, s.Failures, s.Policies = attest.Unappraised, false, nil, nil
-	}
-	s.Progress = j.progress
-	return s, []Action{newReasons{}, Schedule{}}
-}
-
-// unite appends those of more that say something new.
-func unite(have, more []attest.Failure) []attest.Failure {
-	have = slices.Clip(have)
-	for _, f := range more {
-		known := slices.ContainsFunc(have, func(h attest.Failure) bool {
-			return h.ID == f.ID && h.Path == f.Path && h.Seen == f.Seen && h.Policy == f.Policy
-		})
-		if !known && len(have) < attest.MaxFailures {
-			have = append(have, f)
+// lasting returns those failures that no policy explains: the machine's evidence contradicted itself in this boot. What appraisal finds
+// in stored evidence is not among them, because it finds it again.
+func lasting(failures []attest.Failure) []attest.Failure {
+	var stay []attest.Failure
+	for _, f := range failures {
+		if f.ID.Info().Class == attest.Integrity && f.ID != attest.BootAggregateMismatch && f.ID != attest.BufferDigestMismatch {
+			stay = append(stay, f)
 		}
 	}
-	return have
+	return stay
 }
 
-// KeylimeState maps the machine to Keylime's operational states (reference 3.9).
-func (s State) KeylimeState() int {
-	switch {
-	case s.Paused:
-		return 10 // TENANT_FAILED: stopped by a person
-	case s.Verdict == attest.Failed:
-		return 9 // INVALID_QUOTE
-	case s.Silence > 0:
-		return 4 // GET_QUOTE_RETRY
-	case s.Accepted == 0:
-		return 1 // START
+// policiesChanged judges the whole stored evidence of this boot by the policies that hold now. Where that is not enough (they need PCRs
+// that were not quoted), nothing stays Trusted by the old ones, and the next round decides.
+func (s State) policiesChanged(who Subject, e PoliciesChanged) (State, []Action) {
+	actions := []Action{Schedule{}}
+	if s.Boot == "" {
+		return s, actions
 	}
-	return 3 // GET_QUOTE
+	s.Rejudge = true
+	j, ok := judgement{}, false
+	if e.Stored != nil {
+		j, ok = e.Stored.judge(s, who)
+	}
+	switch {
+	case !ok && s.Verdict != attest.Failed:
+		s.Verdict, s.Policies = attest.Pending, nil
+		return s, actions
+	case !ok:
+		return s, actions
+	case s.Verdict == attest.Failed && !s.QuoteBacked && len(j.failures) == 0:
+		// Somebody who is not the enrolled agent answered last. Only a quote ends that.
+	default:
+		s = s.decide(j)
+	}
+	s.Rejudge, s.Progress = false, j.progress
+	return s, actions
+}
+
+// unite appends those of more that are reasons of another kind than have.
+func unite(have, more []attest.Failure) []attest.Failure {
+	all := slices.Clip(have)
+	for _, f := range more {
+		known := slices.ContainsFunc(have, func(h attest.Failure) bool { return sameReason(h, f) })
+		if !known && len(all) < attest.MaxFailures {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
+func sameReason(a, b attest.Failure) bool {
+	return a.ID == b.ID && a.Path == b.Path && a.Seen == b.Seen && a.Policy == b.Policy
+}
+
+// KeylimeState maps what people read to Keylime's operational states (reference 3.9). Its clients take 3 for good, so that only a
+// Trusted node is ever shown as that.
+func (s State) KeylimeState(now time.Time, interval time.Duration) int {
+	switch s.Read(now, interval) {
+	case attest.Trusted:
+		if s.Silence > 0 {
+			return 4 // GET_QUOTE_RETRY
+		}
+		return 3 // GET_QUOTE
+	case attest.Failed:
+		return 9 // INVALID_QUOTE
+	case attest.Stale:
+		return 7 // FAILED: communication
+	case attest.Paused:
+		return 10 // TENANT_FAILED: stopped by a person
+	case attest.Unappraised:
+		return 2 // SAVED
+	}
+	return 1 // START
 }
 
 // selectionOf is the selection that stored evidence was asked with.

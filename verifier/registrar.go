@@ -15,7 +15,7 @@ import (
 )
 
 // maxRecordBytes bounds a registrar's answer.
-const maxRecordBytes = 1 << 20
+const maxRecordBytes = 8 << 20
 
 // RegistrarClient asks a registrar over its v2 admin API, Keylime's as well as ours.
 type RegistrarClient struct {
@@ -37,28 +37,51 @@ func NewRegistrarClient(base string, config *tls.Config) *RegistrarClient {
 
 // Agent implements Registrar.
 func (c *RegistrarClient) Agent(ctx context.Context, id attest.AgentID) (Registered, error) {
-	path := fmt.Sprintf("%s/v%s/agents/%s", c.base, wire.CurrentVersion(), url.PathEscape(string(id)))
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, path, nil)
+	var body wire.Envelope[wire.AgentRecord]
+	if err := c.get(ctx, "/agents/"+url.PathEscape(string(id)), &body); err != nil {
+		return Registered{}, err
+	}
+	return registeredOf(id, body.Results)
+}
+
+// Agents implements Registrar.
+func (c *RegistrarClient) Agents(ctx context.Context) ([]attest.AgentID, error) {
+	var body wire.Envelope[wire.AgentList]
+	if err := c.get(ctx, "/agents", &body); err != nil {
+		return nil, err
+	}
+	ids := make([]attest.AgentID, 0, len(body.Results.UUIDs))
+	for _, text := range body.Results.UUIDs {
+		id, err := attest.ParseAgentID(text)
+		if err != nil {
+			return nil, fmt.Errorf("%w: its list: %w", ErrRegistrar, err)
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+func (c *RegistrarClient) get(ctx context.Context, path string, into any) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+"/v"+wire.CurrentVersion().String()+path, nil)
 	if err != nil {
-		return Registered{}, fmt.Errorf("%w: %w", ErrRegistrar, err)
+		return fmt.Errorf("%w: %w", ErrRegistrar, err)
 	}
 	answer, err := c.http.Do(request)
 	if err != nil {
-		return Registered{}, fmt.Errorf("%w: %w", ErrRegistrar, err)
+		return fmt.Errorf("%w: %w", ErrRegistrar, err)
 	}
 	defer answer.Body.Close()
 	switch answer.StatusCode {
 	case http.StatusOK:
 	case http.StatusNotFound:
-		return Registered{}, fmt.Errorf("not registered and activated: %w", ErrNotFound)
+		return fmt.Errorf("not registered and activated: %w", ErrNotFound)
 	default:
-		return Registered{}, fmt.Errorf("%w: it answered %s", ErrRegistrar, answer.Status)
+		return fmt.Errorf("%w: it answered %s", ErrRegistrar, answer.Status)
 	}
-	var body wire.Envelope[wire.AgentRecord]
-	if err := httpjson.DecodeTolerant(answer.Body, maxRecordBytes, &body); err != nil {
-		return Registered{}, fmt.Errorf("%w: %w", ErrRegistrar, err)
+	if err := httpjson.DecodeTolerant(answer.Body, maxRecordBytes, into); err != nil {
+		return fmt.Errorf("%w: %w", ErrRegistrar, err)
 	}
-	return registeredOf(id, body.Results)
+	return nil
 }
 
 func registeredOf(id attest.AgentID, r wire.AgentRecord) (Registered, error) {

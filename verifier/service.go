@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/assay-project/assay/attest"
@@ -71,6 +72,9 @@ func (v *Verifier) Enrol(ctx context.Context, e Enrol) (Node, error) {
 	if err != nil {
 		return Node{}, err
 	}
+	if !v.isRunning() {
+		return Node{}, ErrNotRunning
+	}
 	node := Node{
 		ID: e.ID, Policies: refs, Interval: e.Interval,
 		Enrolment: Enrolment{
@@ -83,11 +87,18 @@ func (v *Verifier) Enrol(ctx context.Context, e Enrol) (Node, error) {
 	if node.Version, err = v.cfg.Store.Commit(ctx, Commit{Node: node, Transition: &first}); err != nil {
 		return Node{}, fmt.Errorf("enrol %s: %w", e.ID, err)
 	}
-	if err := v.start(ctx, node); err != nil {
+	// Run may have read the row and started it meanwhile; a verifier that just ended starts it when it runs again.
+	if err := v.start(ctx, node); err != nil && !errors.Is(err, ErrExists) && !errors.Is(err, ErrNotRunning) {
 		return Node{}, err
 	}
-	v.hub.send(first)
+	v.announce(first)
 	return node, nil
+}
+
+func (v *Verifier) isRunning() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.running && v.ctx.Err() == nil
 }
 
 // ErrInvalid marks a request that can never succeed.
@@ -100,10 +111,12 @@ func (v *Verifier) resolve(ctx context.Context, names []string) ([]attest.Policy
 	for _, name := range names {
 		p, err := v.cfg.Policies.Policy(ctx, name)
 		if err != nil {
-			missing = append(missing, fmt.Errorf("policy %q: %w", name, err))
+			missing = append(missing, fmt.Errorf("policy %.80q: %w", name, err))
 			continue
 		}
-		refs = append(refs, p.Ref)
+		if !slices.Contains(refs, p.Ref) {
+			refs = append(refs, p.Ref)
+		}
 	}
 	return refs, errors.Join(missing...)
 }

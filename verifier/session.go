@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"sync"
 	"time"
 
@@ -21,7 +22,9 @@ const (
 	challengeBytes    = 32
 	challengeLifetime = 60 * time.Second
 	tokenLifetime     = time.Hour
-	maxChallenges     = 20_000 // of all agents; an agent has one challenge and one token at a time
+	// maxChallenges bounds what strangers can make us keep: anybody may ask for a challenge. Beyond it an arbitrary one gives way, so that
+	// a flood delays an agent at worst by some attempts; refusing would lock all of them out.
+	maxChallenges = 20_000
 )
 
 // ErrSession says that a session is unknown, expired or was proven with another key.
@@ -66,18 +69,23 @@ func (s *sessions) begin(agent attest.AgentID, key attest.Digest) (api.SessionCh
 	defer s.mu.Unlock()
 	now := s.now()
 	if len(s.challenges) >= maxChallenges {
-		for k, c := range s.challenges {
-			if now.After(c.expires) {
-				delete(s.challenges, k)
-			}
-		}
-		if len(s.challenges) >= maxChallenges {
-			return api.SessionChallenge{}, fmt.Errorf("%w: too many challenges under way", ErrSession)
-		}
+		s.makeRoom(now)
 	}
 	c := challenge{agent: agent, key: key, bytes: text, expires: now.Add(challengeLifetime)}
 	s.challenges[hex.EncodeToString(id)] = c
 	return api.SessionChallenge{Session: hex.EncodeToString(id), Challenge: text, Expires: c.expires}, nil
+}
+
+// makeRoom drops the expired challenges, or an arbitrary one where none is.
+func (s *sessions) makeRoom(now time.Time) {
+	maps.DeleteFunc(s.challenges, func(_ string, c challenge) bool { return now.After(c.expires) })
+	if len(s.challenges) < maxChallenges {
+		return
+	}
+	for id := range s.challenges {
+		delete(s.challenges, id)
+		return
+	}
 }
 
 // challenged returns the agent of a session that waits for its proof.

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -23,7 +24,7 @@ const (
 	defaultInterval    = 30 * time.Second
 	minInterval        = time.Second
 	defaultConcurrency = 64
-	flushAfter         = 60 * time.Second // C12: accepted positions and quotes are written at most this late
+	flushAfter         = 60 * time.Second // C12: accepted positions and quotes are written at most this often
 	flushBytes         = 1 << 20
 	pageOfNodes        = 500
 )
@@ -67,7 +68,7 @@ type Verifier struct {
 	group    *errgroup.Group
 	ctx      context.Context
 	workers  map[attest.AgentID]*worker
-	compiled map[attest.Digest]*policy.Document // documents in use, compiled once and shared
+	compiled map[attest.PolicyRef]weak.Pointer[policy.Document] // documents in use, compiled once and shared
 }
 
 // New checks the configuration.
@@ -95,54 +96,57 @@ func New(cfg Config) (*Verifier, error) {
 	}
 	return &Verifier{
 		cfg: cfg, metrics: newMetrics(cfg.Metrics), rounds: make(chan struct{}, cfg.Concurrency), hub: newHub(),
-		workers: make(map[attest.AgentID]*worker), compiled: make(map[attest.Digest]*policy.Document),
+		workers: make(map[attest.AgentID]*worker), compiled: make(map[attest.PolicyRef]weak.Pointer[policy.Document]),
 	}, nil
 }
 
-// Run loads all nodes and runs their rounds until ctx ends; then it writes what was kept and returns.
+// Run loads all nodes and runs their rounds until ctx ends; then it writes what was kept and returns. It runs once.
 func (v *Verifier) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	v.mu.Lock()
 	v.running, v.group, v.ctx = true, group, ctx
 	v.mu.Unlock()
-	after := attest.AgentID("")
-	for {
+	group.Go(func() error { return v.load(ctx) })
+	group.Go(func() error { <-ctx.Done(); return nil })
+	err := group.Wait()
+	v.hub.close()
+	return err
+}
+
+// load starts the workers of all stored nodes.
+func (v *Verifier) load(ctx context.Context) error {
+	for after := attest.AgentID(""); ; {
 		nodes, err := v.cfg.Store.Nodes(ctx, after, pageOfNodes)
+		if ctx.Err() != nil {
+			return nil
+		}
 		if err != nil {
 			return fmt.Errorf("load nodes: %w", err)
 		}
 		for _, n := range nodes {
-			if err := v.start(ctx, n); err != nil {
+			after = n.ID
+			// One that was enrolled since the start has its worker already.
+			if err := v.start(ctx, n); err != nil && !errors.Is(err, ErrExists) {
 				return err
 			}
-			after = n.ID
 		}
 		if len(nodes) < pageOfNodes {
-			break
+			return nil
 		}
 	}
-	group.Go(func() error { <-ctx.Done(); return nil })
-	err := group.Wait()
-	v.mu.Lock()
-	v.running = false
-	v.mu.Unlock()
-	if ctx.Err() != nil && err == nil {
-		return nil
-	}
-	return err
 }
 
-// start gives a node its goroutine. The node must not have one.
+// start gives a node its goroutine. The node must not have one. A node that cannot be judged has one too: it tries again, and turns
+// Stale meanwhile.
 func (v *Verifier) start(ctx context.Context, n Node) error {
-	who, err := v.subject(ctx, n)
-	if err != nil {
-		return fmt.Errorf("node %s: %w", n.ID, err)
+	w := &worker{v: v, node: n, inbox: make(chan command), ended: make(chan struct{})}
+	if w.who, w.blind = v.subject(ctx, n); w.blind != nil {
+		v.cfg.Log.Error("the node cannot be judged", "node", n.ID, "err", w.blind)
 	}
-	w := &worker{v: v, node: n, who: who, inbox: make(chan command), ended: make(chan struct{})}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if !v.running {
-		return errors.New("verifier is not running")
+	if !v.running || v.ctx.Err() != nil {
+		return ErrNotRunning
 	}
 	if v.workers[n.ID] != nil {
 		return fmt.Errorf("node %s: %w", n.ID, ErrExists)
@@ -156,13 +160,24 @@ func (v *Verifier) start(ctx context.Context, n Node) error {
 	return nil
 }
 
+// ErrNotRunning says that rounds are not run yet, or no longer.
+var ErrNotRunning = errors.New("the verifier is not running")
+
+// forget takes a worker out; doing it again does nothing.
 func (v *Verifier) forget(w *worker) {
-	close(w.ended)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.workers[w.node.ID] == w {
 		delete(v.workers, w.node.ID)
+		close(w.ended)
 	}
+}
+
+// announce tells a stored transition to log, metrics and those who watch.
+func (v *Verifier) announce(t Transition) {
+	v.cfg.Log.Info("verdict", "node", t.Node, "from", t.From, "to", t.To, "cause", t.Cause, "failures", len(t.Failures))
+	v.metrics.transition(t)
+	v.hub.send(t)
 }
 
 func (v *Verifier) worker(id attest.AgentID) (*worker, error) {
@@ -174,20 +189,21 @@ func (v *Verifier) worker(id attest.AgentID) (*worker, error) {
 	return nil, fmt.Errorf("node %s: %w", id, ErrNotFound)
 }
 
-// subject resolves what the machine needs: the AK, checked again, and the compiled documents.
+// subject resolves what the machine needs: the AK, checked again, and the compiled documents. With an error, Interval alone is set.
 func (v *Verifier) subject(ctx context.Context, n Node) (Subject, error) {
+	blind := Subject{Interval: v.interval(n)}
 	ak, failures, err := endorsement.ParseAK(n.Enrolment.AK)
 	if err != nil {
-		return Subject{}, fmt.Errorf("attestation key: %w", err)
+		return blind, fmt.Errorf("attestation key: %w", err)
 	}
 	if len(failures) > 0 {
-		return Subject{}, fmt.Errorf("attestation key: %s: %s", failures[0].ID, failures[0].Detail)
+		return blind, fmt.Errorf("attestation key: %s: %s", failures[0].ID, failures[0].Detail)
 	}
 	who := Subject{AK: ak, Interval: v.interval(n)}
 	for _, ref := range n.Policies {
-		doc, err := v.document(ctx, ref.Digest)
+		doc, err := v.document(ctx, ref)
 		if err != nil {
-			return Subject{}, err
+			return blind, err
 		}
 		who.Policies = append(who.Policies, doc)
 	}
@@ -201,25 +217,32 @@ func (v *Verifier) interval(n Node) time.Duration {
 	return v.cfg.Interval
 }
 
-// document returns a compiled document, compiling it on first use.
-func (v *Verifier) document(ctx context.Context, digest attest.Digest) (*policy.Document, error) {
+// document returns a compiled document. All nodes that have it share one, which goes when the last of them lets go.
+func (v *Verifier) document(ctx context.Context, ref attest.PolicyRef) (*policy.Document, error) {
 	v.mu.Lock()
-	doc := v.compiled[digest]
+	doc := v.compiled[ref].Value()
 	v.mu.Unlock()
 	if doc != nil {
 		return doc, nil
 	}
-	stored, err := v.cfg.Policies.Policy(ctx, digest.String())
+	stored, err := v.cfg.Policies.Policy(ctx, ref.Digest.String())
 	if err != nil {
-		return nil, fmt.Errorf("policy %s: %w", digest, err)
+		return nil, fmt.Errorf("policy %q (%s): %w", ref.Name, ref.Digest, err)
 	}
-	doc, err = policy.Load(stored.Ref, stored.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("policy %s: %w", digest, err)
+	if doc, err = policy.Load(ref, stored.Bytes); err != nil {
+		return nil, err
 	}
 	v.mu.Lock()
-	v.compiled[digest] = doc
-	v.mu.Unlock()
+	defer v.mu.Unlock()
+	for old, pointer := range v.compiled {
+		if pointer.Value() == nil {
+			delete(v.compiled, old)
+		}
+	}
+	if first := v.compiled[ref].Value(); first != nil {
+		return first, nil // somebody else was faster
+	}
+	v.compiled[ref] = weak.Make(doc)
 	return doc, nil
 }
 

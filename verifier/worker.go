@@ -3,7 +3,9 @@ package verifier
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -15,13 +17,13 @@ type worker struct {
 	v     *Verifier
 	node  Node
 	who   Subject
+	blind error // why who could not be made; nothing is judged meanwhile
 	inbox chan command
 	shown atomic.Pointer[Node]
 	ended chan struct{} // closed when the goroutine is gone
 
-	kept      Commit // accepted evidence that no commit has written yet
-	keptSince time.Time
-	keptBytes int
+	kept    *Commit   // accepted evidence that no commit has written yet; nil for none
+	written time.Time // when the node was last written, or when the worker started
 
 	asked   *Request      // the round under way
 	answers chan answered // its answer; nil between rounds
@@ -36,7 +38,7 @@ type command struct {
 }
 
 // errRemoved ends a worker whose node was removed.
-var errRemoved = errors.New("removed")
+var errRemoved = errors.New("the node was removed")
 
 type answered struct {
 	request Request
@@ -51,33 +53,47 @@ const minPause = 50 * time.Millisecond
 func (w *worker) run(ctx context.Context) error {
 	w.timer = time.NewTimer(w.firstDelay())
 	defer w.timer.Stop()
+	defer w.stopRound()
+	w.written = w.v.cfg.Now()
 	for {
+		var err error
 		select {
 		case <-ctx.Done():
-			w.stopRound()
-			// The process ends: what was accepted is worth one more write. A failure costs only a repeated round after the start.
-			flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-			defer cancel()
-			if err := w.flush(flush); err != nil {
-				w.v.cfg.Log.Warn("write accepted evidence at the end", "node", w.node.ID, "err", err)
-			}
+			w.finish(ctx)
 			return nil
 		case <-w.timer.C:
-			w.due(ctx)
+			err = w.due(ctx)
 		case a := <-w.answers:
-			w.arrived(ctx, a)
+			err = w.arrived(ctx, a)
 		case c := <-w.inbox:
-			err := w.obey(ctx, c)
-			if errors.Is(err, errRemoved) {
+			err = w.obey(ctx, c)
+			if c.change == nil && errors.Is(err, errRemoved) {
+				w.v.forget(w) // before the answer: the id can be enrolled again at once
 				c.done <- nil
 				return nil
 			}
 			c.done <- err
 		}
+		if errors.Is(err, errRemoved) {
+			w.v.cfg.Log.Info("the node was removed elsewhere", "node", w.node.ID)
+			return nil
+		}
+		if err != nil {
+			w.v.cfg.Log.Error("round", "node", w.node.ID, "err", err)
+		}
 	}
 }
 
-// firstDelay spreads the first rounds after a start over one interval, a node that was just enrolled goes first.
+// finish writes what was accepted, because the process ends. A failure costs only a repeated round after the start.
+func (w *worker) finish(ctx context.Context) {
+	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := w.flush(flush); err != nil {
+		w.v.cfg.Log.Warn("write accepted evidence at the end", "node", w.node.ID, "err", err)
+	}
+}
+
+// firstDelay spreads the first rounds after a start; a node that was just enrolled goes first.
 func (w *worker) firstDelay() time.Duration {
 	if w.node.State.Accepted == 0 {
 		return minPause
@@ -85,36 +101,53 @@ func (w *worker) firstDelay() time.Duration {
 	return rand.N(min(w.who.Interval, 10*time.Second))
 }
 
-func (w *worker) due(ctx context.Context) {
+func (w *worker) due(ctx context.Context) error {
 	if w.asked != nil {
-		return
+		return nil
+	}
+	now := w.v.cfg.Now()
+	if w.blind != nil {
+		who, err := w.v.subject(ctx, w.node)
+		if err != nil {
+			return errors.Join(w.step(ctx, Unanswered{Now: now, Reason: "this server cannot judge the node: " + err.Error()}), err)
+		}
+		w.who, w.blind = who, nil
 	}
 	nonce, err := w.v.nonce()
 	if err != nil {
-		w.v.cfg.Log.Error("start round", "node", w.node.ID, "err", err)
-		w.timer.Reset(w.who.Interval)
-		return
+		w.schedule(w.who.Interval)
+		return err
 	}
-	w.step(ctx, Due{Now: w.v.cfg.Now(), Nonce: nonce})
+	return w.step(ctx, Due{Now: now, Nonce: nonce})
 }
 
-func (w *worker) arrived(ctx context.Context, a answered) {
+func (w *worker) arrived(ctx context.Context, a answered) error {
 	w.stopRound()
+	if ctx.Err() != nil {
+		return nil // the process ends, which is not the agent's silence
+	}
 	now := w.v.cfg.Now()
 	switch {
 	case a.err == nil:
-		w.step(ctx, Answered{Now: now, Request: a.request, Answer: a.answer})
+		return w.step(ctx, Answered{Now: now, Request: a.request, Answer: a.answer})
 	case errors.Is(a.err, ErrMalformed):
-		w.step(ctx, Answered{Now: now, Request: a.request, Malformed: a.err.Error()})
-	default:
-		w.step(ctx, Unanswered{Now: now, Reason: a.err.Error()})
+		return w.step(ctx, Answered{Now: now, Request: a.request, Malformed: a.err.Error()})
 	}
+	return w.step(ctx, Unanswered{Now: now, Reason: a.err.Error()})
 }
 
-// step runs the machine and carries out its actions. When the store refuses, the step did not happen: the node is read again.
-func (w *worker) step(ctx context.Context, e Event) {
+// step runs the machine and carries out its actions. When the store refuses, the step did not happen: after a conflict the node is read
+// again, otherwise it stands where it stood, and the next round tries again.
+func (w *worker) step(ctx context.Context, e Event) error {
 	before, kept := w.node, w.kept
 	state, actions := Step(w.node.State, w.who, e)
+	if state.Boot != w.node.State.Boot {
+		// What was kept belongs to the boot before, with its event log, and is written as that.
+		if err := w.flush(ctx); err != nil {
+			return w.refused(ctx, before, err)
+		}
+		before, kept = w.node, w.kept
+	}
 	w.node.State = state
 	for _, action := range actions {
 		switch a := action.(type) {
@@ -126,22 +159,46 @@ func (w *worker) step(ctx context.Context, e Event) {
 			w.keep(a)
 		case Record:
 			if err := w.record(ctx, a.Transition); err != nil {
-				w.v.cfg.Log.Error("record transition", "node", w.node.ID, "err", err)
-				w.node, w.kept = before, kept
-				w.reload(ctx, err)
-				return
+				w.kept = kept
+				return w.refused(ctx, before, err)
 			}
 		}
 	}
-	if w.keptSince.IsZero() || w.v.cfg.Now().Sub(w.keptSince) < flushAfter && w.keptBytes < flushBytes {
-		w.publish()
-		return
+	defer w.publish()
+	if !w.flushDue() {
+		return nil
 	}
-	if err := w.flush(ctx); err != nil {
-		w.v.cfg.Log.Error("write accepted evidence", "node", w.node.ID, "err", err)
-		w.reload(ctx, err)
+	err := w.flush(ctx)
+	if errors.Is(err, ErrConflict) {
+		return w.refused(ctx, w.node, err)
+	}
+	return err // the store is away: rounds go on, and what they prove is kept
+}
+
+// flushDue says whether kept evidence is to be written now, without a transition (C12).
+func (w *worker) flushDue() bool {
+	if w.kept == nil {
+		return false
+	}
+	bytes := 0
+	for _, c := range w.kept.Chunks {
+		bytes += len(c.ASCII)
+	}
+	return bytes >= flushBytes || w.v.cfg.Now().Sub(w.written) >= flushAfter
+}
+
+// refused goes back to the node as it was before a step that could not be written.
+func (w *worker) refused(ctx context.Context, before Node, cause error) error {
+	w.stopRound()
+	w.schedule(w.who.Interval)
+	w.node = before
+	if errors.Is(cause, ErrConflict) {
+		if err := w.reload(ctx); err != nil {
+			return errors.Join(cause, err)
+		}
 	}
 	w.publish()
+	return cause
 }
 
 // schedule sets the timer: at least minPause, and up to a tenth more or less than asked.
@@ -162,12 +219,15 @@ func (w *worker) collect(ctx context.Context, r Request) {
 		select {
 		case w.v.rounds <- struct{}{}:
 		case <-ctx.Done():
-			answers <- answered{request: r, err: ctx.Err()}
+			answers <- answered{request: r, err: fmt.Errorf("no place for the round became free: %w", ctx.Err())}
 			return nil
 		}
 		begin := time.Now()
 		answer, err := w.v.cfg.Collector.Collect(ctx, to, r)
 		<-w.v.rounds
+		if err == nil && ctx.Err() != nil {
+			err = fmt.Errorf("the answer took longer than its nonce lives: %w", ctx.Err())
+		}
 		w.v.metrics.round(time.Since(begin), err)
 		answers <- answered{request: r, answer: answer, err: err}
 		return nil
@@ -181,51 +241,54 @@ func (w *worker) stopRound() {
 	w.asked, w.answers, w.cancel = nil, nil, nil
 }
 
-// obey carries out a person's act. A round under way is dropped: it was asked for by a state that no longer holds.
+// obey carries out a person's act. A round under way is dropped: it was asked for by a state that no longer holds. On an error nothing
+// of the act happened.
 func (w *worker) obey(ctx context.Context, c command) error {
 	w.stopRound()
+	w.schedule(minPause)
 	if c.change == nil {
-		if err := w.v.cfg.Store.RemoveNode(ctx, w.node.ID, w.node.Version); err != nil {
-			w.reload(ctx, err)
-			return err
+		err := w.v.cfg.Store.RemoveNode(ctx, w.node.ID, w.node.Version)
+		if err == nil || errors.Is(err, ErrNotFound) {
+			return errRemoved
 		}
-		return errRemoved
+		return w.refused(ctx, w.node, err)
 	}
 	// What was kept is written first, so that stored evidence is whole when policies are applied to it.
 	if err := w.flush(ctx); err != nil {
-		w.reload(ctx, err)
-		return err
+		return w.refused(ctx, w.node, err)
 	}
 	node, event, err := c.change(w.node)
 	if err != nil {
-		w.schedule(w.who.Interval)
 		return err
 	}
 	who, err := w.v.subject(ctx, node)
 	if err != nil {
-		w.schedule(w.who.Interval)
 		return err
 	}
 	if changed, ok := event.(PoliciesChanged); ok {
 		if changed.Stored, err = w.stored(ctx); err != nil {
-			w.schedule(w.who.Interval)
 			return err
 		}
 		event = changed
 	}
-	old, oldWho := w.node, w.who
-	w.node, w.who = node, who
-	w.schedule(minPause)
-	w.step(ctx, event)
-	if w.node.Version == old.Version { // the step recorded nothing: the act itself must be durable
-		if err := w.write(ctx, nil); err != nil {
-			w.node, w.who = old, oldWho
-			w.reload(ctx, err)
-			return err
+	return w.change(ctx, node, who, event)
+}
+
+// change steps the machine with a changed node and makes the change durable.
+func (w *worker) change(ctx context.Context, node Node, who Subject, e Event) error {
+	old, oldWho, oldBlind := w.node, w.who, w.blind
+	w.node, w.who, w.blind = node, who, nil
+	err := w.step(ctx, e)
+	if err == nil && w.node.Version == old.Version { // the step recorded nothing
+		if err = w.write(ctx, nil); err != nil {
+			err = w.refused(ctx, old, err)
 		}
 	}
+	if err != nil && w.node.Version == old.Version {
+		w.node, w.who, w.blind = old, oldWho, oldBlind
+	}
 	w.publish()
-	return nil
+	return err
 }
 
 // stored reads the whole evidence of the boot; nil when there is none.
@@ -255,24 +318,25 @@ func (w *worker) stored(ctx context.Context) (*Stored, error) {
 }
 
 func (w *worker) keep(k Keep) {
-	if w.keptSince.IsZero() {
-		w.keptSince = w.v.cfg.Now()
+	kept := Commit{}
+	if w.kept != nil {
+		kept = *w.kept
 	}
 	if k.Quote != nil {
 		q := *k.Quote
 		q.Node = w.node.ID
-		w.kept.Quotes = []StoredQuote{q}
+		kept.Quotes = []StoredQuote{q}
 	}
 	if k.Chunk != nil {
 		if k.Chunk.First == 0 {
-			w.kept.Chunks = nil
+			kept.Chunks = nil
 		}
-		w.kept.Chunks = append(w.kept.Chunks, *k.Chunk)
-		w.keptBytes += len(k.Chunk.ASCII)
+		kept.Chunks = append(slices.Clip(kept.Chunks), *k.Chunk)
 	}
 	if k.BootLog != nil {
-		w.kept.BootLog = k.BootLog
+		kept.BootLog = k.BootLog
 	}
+	w.kept = &kept
 }
 
 // record writes a transition with all that was kept, then tells those who watch.
@@ -281,51 +345,53 @@ func (w *worker) record(ctx context.Context, t Transition) error {
 	if err := w.write(ctx, &t); err != nil {
 		return err
 	}
-	w.v.cfg.Log.Info("verdict", "node", t.Node, "from", t.From, "to", t.To, "cause", t.Cause, "failures", len(t.Failures))
-	w.v.metrics.transition(t)
-	w.v.hub.send(t)
+	w.v.announce(t)
 	return nil
 }
 
 func (w *worker) flush(ctx context.Context) error {
-	if w.keptSince.IsZero() {
+	if w.kept == nil {
 		return nil
 	}
 	return w.write(ctx, nil)
 }
 
 func (w *worker) write(ctx context.Context, t *Transition) error {
-	c := w.kept
+	var c Commit
+	if w.kept != nil {
+		c = *w.kept
+	}
 	c.Node, c.Expect, c.Transition = w.node, w.node.Version, t
 	version, err := w.v.cfg.Store.Commit(ctx, c)
 	if err != nil {
-		return err
+		return fmt.Errorf("write node: %w", err)
 	}
-	w.node.Version = version
-	w.kept, w.keptSince, w.keptBytes = Commit{}, time.Time{}, 0
+	w.node.Version, w.written = version, w.v.cfg.Now()
+	w.kept = nil
 	return nil
 }
 
-// reload reads the node again after a refused write: the loser drops its round, and nothing of it is emitted.
-func (w *worker) reload(ctx context.Context, cause error) {
-	w.stopRound()
-	w.schedule(w.who.Interval)
-	if !errors.Is(cause, ErrConflict) {
-		return // the store is away: keep the state, try again with the next round
-	}
+// reload reads the node again after a conflict: the loser drops its round and all that it kept. Transitions that were stored meanwhile
+// (by another server, or by a write of ours whose answer was lost) are told to those who watch here.
+func (w *worker) reload(ctx context.Context) error {
 	node, err := w.v.cfg.Store.Node(ctx, w.node.ID)
-	if err != nil {
-		w.v.cfg.Log.Error("read node again", "node", w.node.ID, "err", err)
-		return
+	if errors.Is(err, ErrNotFound) {
+		return errRemoved
 	}
-	who, err := w.v.subject(ctx, node)
 	if err != nil {
-		w.v.cfg.Log.Error("read node again", "node", w.node.ID, "err", err)
-		return
+		return fmt.Errorf("read node again: %w", err)
 	}
-	w.node, w.who = node, who
-	w.kept, w.keptSince, w.keptBytes = Commit{}, time.Time{}, 0
-	w.publish()
+	missed, err := w.v.cfg.Evidence.Transitions(ctx, w.node.ID, w.node.State.Seq, hubBuffer)
+	if err != nil {
+		return fmt.Errorf("read transitions again: %w", err)
+	}
+	w.kept = nil
+	w.node = node
+	w.who, w.blind = w.v.subject(ctx, node)
+	for _, t := range missed {
+		w.v.announce(t)
+	}
+	return nil
 }
 
 func (w *worker) publish() {
