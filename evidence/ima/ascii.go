@@ -190,8 +190,8 @@ func (p *asciiParser) parse(line []byte) (record, error) {
 		return record{}, err
 	}
 	shape := layoutOf(h.template)
-	t, err := splitText(shape, rest)
-	if err != nil {
+	var t dataText
+	if err := t.split(shape, rest); err != nil {
 		return record{}, err
 	}
 	l := &p.list
@@ -203,80 +203,92 @@ func (p *asciiParser) parse(line []byte) (record, error) {
 	if !decodeHex(l.raw[p.mark:p.mark+column], h.column) {
 		return record{}, fmt.Errorf("template hash %.140q is not in lower case hexadecimal digits", h.column)
 	}
-	r := record{column: uint32(p.mark), data: uint32(p.mark + column), size: uint32(size), pcr: h.pcr, template: h.template}
+	r := record{
+		column: uint32(p.mark), data: uint32(p.mark + column), size: uint32(size), pcr: h.pcr, template: h.template,
+		nameAt: uint16(t.nameAt(shape)), nameSize: uint16(len(t.name)),
+	}
 	if err := t.write(l.data(r), shape); err != nil {
 		return record{}, err
 	}
-	l.checkColumn(&r)
+	r.flags = l.checkColumn(r)
 	return r, nil
 }
 
 // dataText is the template data of a line: prefix ("sha256:") and name as they are, digest and tail in digits.
 type dataText struct{ prefix, digest, name, tail []byte }
 
-// splitText takes the data of a line apart and checks all but the digits.
-func splitText(shape layout, text []byte) (t dataText, err error) {
-	if t, err = splitDigest(shape, text); err != nil {
-		return t, err
+// split takes the data of a line apart and checks all but the digits.
+func (t *dataText) split(shape layout, text []byte) error {
+	if err := t.splitDigest(shape, text); err != nil {
+		return err
 	}
 	if shape.tail != tailNone {
 		// The kernel leaves no space in a name, so that the last one is the border.
 		last := bytes.LastIndexByte(t.name, ' ')
 		if last < 0 {
-			return t, fmt.Errorf("template %s without its third field", shape.name)
+			return fmt.Errorf("template %s without its third field", shape.name)
 		}
 		t.name, t.tail = t.name[:last], t.name[last+1:]
 		if len(t.tail)/2 > MaxField {
-			return t, fmt.Errorf("%w: third field of %d bytes, more than %d", ErrLimit, len(t.tail)/2, MaxField)
+			return fmt.Errorf("%w: third field of %d bytes, more than %d", ErrLimit, len(t.tail)/2, MaxField)
 		}
 	}
 	if len(t.name) > shape.maxName() {
-		return t, fmt.Errorf("%w: name of %d bytes, more than %d", ErrLimit, len(t.name), shape.maxName())
+		return fmt.Errorf("%w: name of %d bytes, more than %d", ErrLimit, len(t.name), shape.maxName())
 	}
 	if bytes.IndexByte(t.name, 0) >= 0 {
-		return t, fmt.Errorf("name %.80q holds a NUL", t.name)
+		return fmt.Errorf("name %.80q holds a NUL", t.name)
 	}
-	return t, nil
+	return nil
 }
 
 // splitDigest cuts off "sha256:digits ", or "digits " alone: in the template ima, and in the others for an algorithm without a name.
-func splitDigest(shape layout, text []byte) (t dataText, err error) {
+func (t *dataText) splitDigest(shape layout, text []byte) error {
 	space := bytes.IndexByte(text, ' ')
 	if space < 0 {
-		return t, fmt.Errorf("no name after the digest %.140q", text)
+		return fmt.Errorf("no name after the digest %.140q", text)
 	}
 	t.digest, t.name = text[:space], text[space+1:]
-	if shape.digest == digestNG && space == 7+2*sha256.Size && string(text[:7]) == "sha256:" {
-		t.prefix, t.digest = text[:7], text[7:space] // nearly every line
-		return t, nil
+	if shape.digest == digestPlain {
+		if space != 2*legacyDigestSize {
+			return fmt.Errorf("digest %.140q has not %d digits", t.digest, 2*legacyDigestSize)
+		}
+		return nil
 	}
-	if shape.digest != digestPlain {
-		colon := bytes.LastIndexByte(t.digest, ':')
-		if colon == 0 {
-			return t, fmt.Errorf("digest %.140q has no algorithm before its colon", t.digest)
-		}
-		t.prefix, t.digest = t.digest[:colon+1], t.digest[colon+1:]
-		if colon < 0 {
-			t.prefix = []byte{':'} // the kernel does not print it alone
-		}
-		if err := checkPrefix(shape.digest, t.prefix); err != nil {
-			return t, err
-		}
-	} else if len(t.digest) != 2*legacyDigestSize {
-		return t, fmt.Errorf("digest %.140q has not %d digits", t.digest, 2*legacyDigestSize)
+	colon := 6 // nearly every line
+	if space != 7+2*sha256.Size || string(text[:7]) != "sha256:" {
+		colon = bytes.LastIndexByte(t.digest, ':')
+	}
+	if colon == 0 {
+		return fmt.Errorf("digest %.140q has no algorithm before its colon", t.digest)
+	}
+	t.prefix, t.digest = t.digest[:colon+1], t.digest[colon+1:]
+	if colon < 0 {
+		t.prefix = []byte{':'} // the kernel does not print it alone
+	}
+	if err := checkPrefix(shape.digest, t.prefix); err != nil {
+		return err
 	}
 	if len(t.digest) > 2*attest.MaxDigestSize {
-		return t, fmt.Errorf("digest of %d digits, more than %d", len(t.digest), 2*attest.MaxDigestSize)
+		return fmt.Errorf("digest of %d digits, more than %d", len(t.digest), 2*attest.MaxDigestSize)
 	}
-	return t, nil
+	return nil
+}
+
+// nameAt is where the name begins in what write makes.
+func (t *dataText) nameAt(shape layout) int {
+	if shape.digest == digestPlain {
+		return legacyDigestSize + 4
+	}
+	return 4 + len(t.prefix) + 1 + len(t.digest)/2 + 4
 }
 
 // dataSize is the size of the template data that write makes.
 func (t *dataText) dataSize(shape layout) int {
-	if shape.digest == digestPlain {
-		return legacyDigestSize + 4 + len(t.name)
+	size := t.nameAt(shape) + len(t.name)
+	if shape.digest != digestPlain {
+		size++
 	}
-	size := 4 + len(t.prefix) + 1 + len(t.digest)/2 + 4 + len(t.name) + 1
 	if shape.tail != tailNone {
 		size += 4 + len(t.tail)/2
 	}

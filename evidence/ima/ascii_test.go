@@ -39,6 +39,7 @@ func TestParseASCIIRefuses(t *testing.T) {
 		"one in version 2":      {head + "ima-ngv2 sha256:ca97 /a\n", `digest field: algorithm "sha256:"`},
 		"none in version 2":     {head + "ima-ngv2 ca97 /a\n", `digest field: algorithm ":"`},
 		"algorithm in capitals": {head + "ima-ng SHA256:ca97 /a\n", `digest field: algorithm "SHA256:"`},
+		"long algorithm":        {head + "ima-ng " + strings.Repeat("a", 64) + ":ca97 /a\n", "of 65 bytes, more than 64"},
 		"digest in capitals":    {head + "ima-ng sha256:CA97 /a\n", "line 1: digest \"CA97\" is not in lower case hexadecimal digits"},
 		"odd digest":            {head + "ima-ng sha256:ca9 /a\n", "is not in lower case hexadecimal digits"},
 		"long digest":           {head + "ima-ng sha256:" + strings.Repeat("00", 65) + " /a\n", "digest of 130 digits, more than 128"},
@@ -78,7 +79,7 @@ func TestParseASCIILimit(t *testing.T) {
 	}
 }
 
-func names2(list List) []string {
+func paths(list List) []string {
 	var all []string
 	for _, e := range list.All() {
 		all = append(all, e.Path)
@@ -121,7 +122,7 @@ func TestNewlineInName(t *testing.T) {
 		for _, m := range all {
 			want = append(want, m.name)
 		}
-		if diff := cmp.Diff(want, names2(list)); diff != "" || list.falseHashes != 0 {
+		if diff := cmp.Diff(want, paths(list)); diff != "" || list.falseHashes != 0 {
 			t.Errorf("%s: %d false hashes, names (-want +got):\n%s", name, list.falseHashes, diff)
 		}
 		if diff := cmp.Diff(string(text), string(list.ASCII())); diff != "" {
@@ -160,7 +161,7 @@ func TestFalseColumnStandsAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"/usr/bin/a", "/usr/bin/b", "/usr/bin/a", "/usr/bin/b"}, names2(list)); diff != "" || list.falseHashes != 2 {
+	if diff := cmp.Diff([]string{"/usr/bin/a", "/usr/bin/b", "/usr/bin/a", "/usr/bin/b"}, paths(list)); diff != "" || list.falseHashes != 2 {
 		t.Errorf("%d false hashes, names (-want +got):\n%s", list.falseHashes, diff)
 	}
 }
@@ -174,5 +175,35 @@ func TestJoiningIsBounded(t *testing.T) {
 	list, err := ParseASCII([]byte(text.String()))
 	if err != nil || list.falseHashes != 40_000 {
 		t.Errorf("%d false hashes, %v", list.falseHashes, err)
+	}
+}
+
+// Names are made in blocks; whatever is skipped between them, each entry has its own.
+func TestNamesOfSkippedEntries(t *testing.T) {
+	var all []measurement
+	var want []string
+	for i := range 300 {
+		m := measurement{template: "ima-ng", prefix: "sha1:", digest: fill(20, byte(i)), name: fmt.Sprintf("/%d/%s", i, strings.Repeat("n", i*13%4000))}
+		if i%3 == 0 {
+			m.pcr = 11
+		} else {
+			want = append(want, m.name)
+		}
+		all = append(all, m)
+	}
+	list, err := ParseBinary(binaryOf(attest.SHA1, all...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	replayed, failures := list.replay(extended(attest.SHA1, native, 10, all...), Request{PCR: 10})
+	if failures != nil {
+		t.Fatal(failures)
+	}
+	var got []string
+	for _, e := range replayed.Entries() {
+		got = append(got, e.Path)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("names (-want +got):\n%s", diff)
 	}
 }

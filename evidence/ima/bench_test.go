@@ -48,7 +48,7 @@ func BenchmarkHashesOnly(b *testing.B) {
 	perEntry(b)
 }
 
-// BenchmarkReplay parses the text, replays it and walks the proven entries.
+// BenchmarkReplay parses the text, replays it and looks at the proven entries, as appraisal does.
 func BenchmarkReplay(b *testing.B) {
 	text, _, value := benchList(b)
 	b.ReportAllocs()
@@ -63,7 +63,9 @@ func BenchmarkReplay(b *testing.B) {
 		}
 		count := 0
 		for _, e := range replayed.All() {
-			count += len(e.Path) / len(e.Path)
+			if e.Digest.Hash() == attest.SHA256 && e.Path != "" {
+				count++
+			}
 		}
 		if count != benchEntries {
 			b.Fatal(count)

@@ -103,11 +103,12 @@ func (l *List) parseRecord(offset int) (next int, err error) {
 		if err != nil {
 			return 0, fmt.Errorf("template %s: %w", name, err)
 		}
+		r.nameAt, r.nameSize = uint16(f.nameAt), uint16(len(f.name))
 		if bytes.IndexByte(f.name, '\n') >= 0 {
 			r.flags |= flagNewline
 		}
 	}
-	l.checkColumn(&r)
+	r.flags |= l.checkColumn(r)
 	return dataAt + len(data), l.add(r)
 }
 

@@ -93,6 +93,7 @@ func TestParseBinaryRefuses(t *testing.T) {
 		"digest cut off":     {edit(whole, digest, 100), "digest field: length 100, but 58 bytes are left"},
 		"no NUL":             {edit(whole, digest+4+7, 'x'), "digest field: no NUL after the algorithm"},
 		"algorithm":          {edit(whole, digest+4, 'S'), `algorithm "Sha256:"`},
+		"long algorithm":     {measurement{template: "ima-ng", prefix: strings.Repeat("a", 70_000) + ":", name: "/a"}.binary(attest.SHA1), "of 70001 bytes, more than 64"},
 		"path cut off":       {edit(whole, pathSize, 15), "name field: length 15, but 14 bytes are left"},
 		"left over":          {edit(whole, pathSize, 13), "name field"},
 		"NUL in the path":    {edit(whole, pathSize+4+3, 0), "not one string that ends in NUL"},

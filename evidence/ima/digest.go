@@ -62,13 +62,24 @@ func decodeHex(dst, digits []byte) bool {
 		binary.LittleEndian.PutUint64(dst, high|low<<32)
 		dst, digits = dst[8:], digits[16:]
 	}
+	if len(dst) >= 4 && len(digits) >= 8 {
+		four, wrongFour := decodeEight(binary.LittleEndian.Uint64(digits))
+		wrong |= wrongFour
+		binary.LittleEndian.PutUint32(dst, uint32(four))
+		dst, digits = dst[4:], digits[8:]
+	}
+	return wrong == 0 && (len(dst) == 0 || decodeFew(dst, digits))
+}
+
+// decodeFew is decodeHex for what is left over.
+func decodeFew(dst, digits []byte) bool {
 	for _, c := range digits {
 		if c >= 'A' && c <= 'F' {
 			return false
 		}
 	}
 	_, err := hex.Decode(dst, digits)
-	return err == nil && wrong == 0
+	return err == nil
 }
 
 // decodeEight decodes eight digits at once, one in each byte of x, to four bytes. Half of a list is digits: this takes two thirds of

@@ -3,6 +3,7 @@ package ima
 import (
 	"bytes"
 	"crypto/sha1"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"iter"
@@ -114,8 +115,10 @@ func (e Entry) split() (layout, fields) {
 // record is an entry in compact form: where its parts lie in List.raw.
 type record struct {
 	column, data, size uint32
-	pcr, template      uint8
-	flags              uint8
+	// nameAt counts from data; of a template that is not known, there is no name.
+	nameAt, nameSize uint16
+	pcr, template    uint8
+	flags            uint8
 }
 
 const (
@@ -180,14 +183,13 @@ func anyPCR(uint8) bool { return true }
 // walkEntries yields the records from index from to end whose PCR is wanted; first is the position of the list's first entry.
 func (l *List) walkEntries(first uint64, from, end int, wanted func(pcr uint8) bool) iter.Seq2[uint64, Entry] {
 	return func(yield func(uint64, Entry) bool) {
-		var names names
+		names := names{list: l}
 		for i := from; i < end; i++ {
 			if !wanted(l.records[i].pcr) {
 				continue
 			}
-			e := Entry{Position: first + uint64(i)}
-			l.decode(&e, l.records[i], names.at(l, i))
-			if !yield(e.Position, e) {
+			position := first + uint64(i)
+			if !yield(position, l.decode(position, l.records[i], names.of(i))) {
 				return
 			}
 		}
@@ -202,65 +204,93 @@ func collect(entries iter.Seq2[uint64, Entry]) []Entry {
 	return all
 }
 
-// names makes the strings of names in blocks: one allocation for some records, and no string keeps more than a block alive.
+// names makes the strings of names in blocks: one allocation for many, and none that is kept keeps more than a block alive.
 type names struct {
-	block string
-	// from is where the block begins in List.raw.
-	from int
+	list *List
+	// block holds the names of the records from index next on, from offset at on.
+	block    string
+	next, at int
+	end      int
 }
 
-// namesBlock is the size of a block; a longer record gets one for itself.
+// namesBlock is the size of a block; a longer name gets one for itself.
 const namesBlock = 4096
 
-// at returns a block that holds the data of record i.
-func (n *names) at(l *List, i int) *names {
-	r := l.records[i]
-	if n.holds(r.data, r.size) {
-		return n
+// of returns the name of record i. Records are asked for in ascending order.
+func (n *names) of(i int) string {
+	if i >= n.end {
+		n.fill(i)
 	}
-	end := i + 1
-	for end < len(l.records) && l.records[end].data+l.records[end].size-r.data <= namesBlock {
-		end++
+	for ; n.next < i; n.next++ {
+		n.at += int(n.list.records[n.next].nameSize)
 	}
-	last := l.records[end-1]
-	n.from, n.block = int(r.data), string(l.raw[r.data:last.data+last.size])
-	return n
+	size := int(n.list.records[i].nameSize)
+	n.next, n.at = i+1, n.at+size
+	return n.block[n.at-size : n.at]
 }
 
-func (n *names) holds(at, size uint32) bool {
-	return int(at) >= n.from && int(at)+int(size) <= n.from+len(n.block)
+// fill makes the block that begins with record i.
+func (n *names) fill(i int) {
+	size := 0
+	for n.end = i; n.end < len(n.list.records); n.end++ {
+		more := int(n.list.records[n.end].nameSize)
+		if size+more > namesBlock && n.end > i {
+			break
+		}
+		size += more
+	}
+	var block strings.Builder
+	block.Grow(size)
+	for _, r := range n.list.records[i:n.end] {
+		name := r.data + uint32(r.nameAt)
+		block.Write(n.list.raw[name : name+uint32(r.nameSize)])
+	}
+	n.block, n.next, n.at = block.String(), i, 0
 }
-
-// cut returns the string of the bytes from at on.
-func (n *names) cut(at, size int) string { return n.block[at-n.from : at-n.from+size] }
 
 // entry decodes record i; first is the position of the list's first entry.
 func (l *List) entry(i int, first uint64) Entry {
-	var names names
-	e := Entry{Position: first + uint64(i)}
-	l.decode(&e, l.records[i], names.at(l, i))
+	r := l.records[i]
+	name := l.data(r)[r.nameAt : r.nameAt+r.nameSize]
+	return l.decode(first+uint64(i), r, string(name))
+}
+
+// decode makes the entry of a record, whose name is path.
+func (l *List) decode(position uint64, r record, path string) Entry {
+	e := Entry{
+		Position: position, PCR: int(r.pcr), Template: l.templateName(r.template), Path: path,
+		Violation: r.flags&flagViolation != 0, list: l, record: r,
+	}
+	if h, sum := l.digest(r); h != 0 && h.Size() == len(sum) {
+		e.Digest, _ = attest.NewDigest(h, sum) // fails for another size only
+	}
 	return e
 }
 
-// decode fills e from a record; names holds its data.
-func (l *List) decode(e *Entry, r record, names *names) {
-	e.PCR = int(r.pcr)
-	e.Violation = r.flags&flagViolation != 0
-	e.list, e.record = l, r
+// cutSHA256 returns the digest of a digest field, with its length, that names SHA-256 and no type.
+func cutSHA256(field []byte) (sum []byte, found bool) {
+	const head = "\x28\x00\x00\x00sha256:\x00" // 40 bytes: prefix, NUL and digest
+	if len(field) == len(head)+sha256.Size && string(field[:len(head)]) == head {
+		return field[len(head):], true
+	}
+	return nil, false
+}
+
+// digest returns the measured digest of a record, and its algorithm or 0.
+func (l *List) digest(r record) (attest.Hash, []byte) {
 	if r.template >= knownTemplates {
-		e.Template = l.templateName(r.template)
-		return
+		return 0, nil
+	}
+	data := l.data(r)
+	if sum, found := cutSHA256(data[:r.nameAt-4]); found {
+		return attest.SHA256, sum // nearly every entry, without taking all fields apart
 	}
 	shape := layoutOf(r.template)
-	f, err := splitFields(shape, l.data(r))
+	f, err := splitFields(shape, data)
 	if err != nil {
-		return // cannot be: the parsers have split it before
+		return 0, nil // cannot be: the parsers have split it before
 	}
-	e.Template = shape.name
-	e.Path = names.cut(int(r.data)+f.nameAt, len(f.name))
-	if h := f.hash(shape); h != 0 && h.Size() == len(f.digest) {
-		e.Digest, _ = attest.NewDigest(h, f.digest) // fails for another size only
-	}
+	return f.hash(shape), f.digest
 }
 
 // sum writes the template hash of a record with algorithm h to dst. A column that holds it spares the work: the parser compared it.
@@ -285,29 +315,28 @@ func (l *List) hash(dst []byte, h attest.Hash, r record) {
 	sumInto(dst, h, padded[:])
 }
 
-// checkColumn compares a record's column with the hash of its data, and flags what it finds.
-func (l *List) checkColumn(r *record) {
-	column := l.column(*r)
+// checkColumn compares a record's column with the hash of its data, and returns the flag of what it finds.
+func (l *List) checkColumn(r record) uint8 {
+	column := l.column(r)
+	if len(column) == sha1.Size && r.template != templateIMA && [sha1.Size]byte(column) == sha1.Sum(l.data(r)) {
+		return 0 // nearly every entry of nearly every list
+	}
+	var sum [attest.MaxDigestSize]byte
+	l.hash(sum[:], l.columnHash, r)
 	switch {
-	case column[0] == 0 && isZero(column):
-		r.flags |= flagViolation
-	case l.hashesTo(column, l.columnHash, *r):
-	case len(column) > sha1.Size && isZero(column[sha1.Size:]) && l.hashesTo(column[:sha1.Size], attest.SHA1, *r):
-		r.flags |= flagPaddedColumn
-	default:
-		r.flags |= flagFalse
+	case isZero(column):
+		return flagViolation
+	case bytes.Equal(column, sum[:len(column)]):
+		return 0
+	case len(column) == sha1.Size:
+		return flagFalse
 	}
-}
-
-// hashesTo reports whether the template hash of a record with algorithm h is sum.
-func (l *List) hashesTo(sum []byte, h attest.Hash, r record) bool {
-	if h == attest.SHA1 && r.template != templateIMA { // nearly every list
-		got := sha1.Sum(l.data(r))
-		return string(got[:]) == string(sum)
+	clear(sum[:])
+	l.hash(sum[:], attest.SHA1, r)
+	if bytes.Equal(column, sum[:len(column)]) {
+		return flagPaddedColumn
 	}
-	var got [attest.MaxDigestSize]byte
-	l.hash(got[:], h, r)
-	return bytes.Equal(got[:h.Size()], sum)
+	return flagFalse
 }
 
 // add takes a checked record into the list.

@@ -99,6 +99,9 @@ const (
 	legacyHashedSize = legacyDigestSize + legacyNameMax + 1
 )
 
+// maxPrefix bounds what stands before a digest, far above the kernel's longest.
+const maxPrefix = 64
+
 // fields are the parts of an entry's template data.
 type fields struct {
 	prefix []byte // "sha256:" or "ima:sha256:"; empty for the template ima
@@ -215,6 +218,9 @@ func takeField(data []byte) (field, rest []byte, err error) {
 func checkPrefix(kind digestField, prefix []byte) error {
 	if kind == digestNG && string(prefix) == "sha256:" {
 		return nil
+	}
+	if len(prefix) > maxPrefix {
+		return fmt.Errorf("digest field: algorithm %.80q of %d bytes, more than %d", prefix, len(prefix), maxPrefix)
 	}
 	colons := 0
 	for _, c := range prefix {
