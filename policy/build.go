@@ -205,8 +205,8 @@ func (b *builder) takeList(l ima.List) {
 			d.leaveOut(e.Path, "name is not UTF-8")
 		case e.Digest.IsZero():
 			d.leaveOut(e.Path, "digest of another algorithm")
-		case e.Path == PolicyPath || IsPolicyBuffer(e):
-			if learn || IsPolicyBuffer(e) {
+		case e.Path == PolicyPath || IsPolicyBuffer(&e):
+			if learn || IsPolicyBuffer(&e) {
 				d.add(d.imaPolicies, "", e.Digest)
 			}
 			loaded = true
@@ -226,7 +226,6 @@ func (b *builder) takeList(l ima.List) {
 
 // IsPolicyBuffer reports whether an entry holds the rules of IMA themselves, which kernels that have it measure as critical data when a
 // policy is loaded (label ima_policy).
-func IsPolicyBuffer(e ima.Entry) bool {
-	_, isBuffer := e.Buffer()
-	return isBuffer && strings.HasPrefix(e.Path, "ima_policy")
+func IsPolicyBuffer(e *ima.Entry) bool {
+	return e.Template == "ima-buf" && strings.HasPrefix(e.Path, "ima_policy")
 }

@@ -90,8 +90,7 @@ func TestParseRuntime(t *testing.T) {
 		"ignored":         p.IgnoresKeyring(".builtin_trusted_keys"),
 		"not ignored":     p.IgnoresKeyring(".ima"),
 		"policies":        p.IMAPolicies(),
-		"loads":           p.LoadsIMAPolicy(PolicyPath) && p.LoadsIMAPolicy("/etc/my_policy"),
-		"does not load":   p.LoadsIMAPolicy("/etc/my policy"),
+		"policy paths":    p.IMAPolicyPaths(),
 		"early":           p.EarlyBoot("/usr/lib/systemd/systemd"),
 		"not early":       p.EarlyBoot("/usr/lib/systemd"),
 		"exempt":          p.ExemptsViolation("/var/log/x") && p.ExemptsViolation("/tmp/x"),
@@ -107,7 +106,7 @@ func TestParseRuntime(t *testing.T) {
 		"a": "Approved", "a, other digest": "Differs", "a, no digest": "Differs", "b": "Approved", "b, sha1": "Approved", "b, as written": "Unlisted", "c": "Unlisted",
 		"excluded": true, "excluded, space": true, "not excluded": false,
 		"buffer": "Approved", "buffer, unknown": "Unlisted", "keyring": "Approved", "keyring, other": "Differs",
-		"ignored": true, "not ignored": false, "policies": []attest.Digest{digestB}, "loads": true, "does not load": false,
+		"ignored": true, "not ignored": false, "policies": []attest.Digest{digestB}, "policy paths": []string{PolicyPath, "/etc/my_policy"},
 		"early": true, "not early": false, "exempt": true, "not exempt": false, "aggregates": []attest.Digest{digestC}, "weak": true, "keys": 0,
 		"digests of b": []attest.Digest{digestB, digestC}, "of a buffer": []attest.Digest{digestA}, "of a keyring": []attest.Digest{digestB},
 	}

@@ -170,7 +170,7 @@ func (p *Runtime) File(path string, d attest.Digest) Standing {
 	switch {
 	case !ok:
 		return Unlisted
-	case holds(packed, d):
+	case holds(packed, &d):
 		return Approved
 	}
 	return Differs
@@ -214,8 +214,8 @@ func (p *Runtime) Keys() []Key { return slices.Clone(p.keys) }
 // measures as critical data. None means that the loading is not judged.
 func (p *Runtime) IMAPolicies() []attest.Digest { return slices.Clone(p.imaPolicies) }
 
-// LoadsIMAPolicy reports whether a recorded path is one that IMA policies are loaded from.
-func (p *Runtime) LoadsIMAPolicy(path string) bool { return slices.Contains(p.imaPolicyPaths, path) }
+// IMAPolicyPaths returns the recorded paths that IMA policies are loaded from.
+func (p *Runtime) IMAPolicyPaths() []string { return slices.Clone(p.imaPolicyPaths) }
 
 // EarlyBoot reports whether a recorded path may be measured before the IMA policy was loaded.
 func (p *Runtime) EarlyBoot(path string) bool { return p.earlyBoot.match(path) }
@@ -255,7 +255,7 @@ func (d *Document) Explain(name string) []string {
 	if source, ok := p.violations.find(recorded); ok {
 		say("Its violations are exempt by %q.", source)
 	}
-	if p.LoadsIMAPolicy(recorded) && len(p.imaPolicies) > 0 {
+	if slices.Contains(p.imaPolicyPaths, recorded) && len(p.imaPolicies) > 0 {
 		say("Place of the IMA policy; %d digests are approved: %v.", len(p.imaPolicies), p.imaPolicies)
 	}
 	if listed := p.buffers[recorded]; len(listed) > 0 {

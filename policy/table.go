@@ -104,9 +104,10 @@ func cut(record []byte) (field, rest []byte) {
 }
 
 // holds reports whether packed digests hold d.
-func holds(packed []byte, d attest.Digest) bool {
+func holds(packed []byte, d *attest.Digest) bool {
 	var buf [1 + attest.MaxDigestSize]byte
-	want := d.AppendBytes(append(buf[:0], byte(d.Hash())))
+	buf[0] = byte(d.Hash())
+	want := d.AppendBytes(buf[:1])
 	for len(packed) > 0 {
 		size := 1 + attest.Hash(packed[0]).Size()
 		if size == len(want) && bytes.Equal(packed[:size], want) {

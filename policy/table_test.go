@@ -34,11 +34,12 @@ func TestTable(t *testing.T) {
 			t.Fatalf("%q: %v %v", l.path, ok, unpackDigests(packed))
 		}
 		for _, d := range l.digests {
-			if !holds(packed, d) {
+			if !holds(packed, &d) {
 				t.Errorf("%q does not hold %s", l.path, d)
 			}
 		}
-		if holds(packed, attest.SHA256.Sum([]byte("another"))) || holds(packed, attest.Digest{}) {
+		another := attest.SHA256.Sum([]byte("another"))
+		if holds(packed, &another) || holds(packed, &attest.Digest{}) {
 			t.Errorf("%q holds what was not listed", l.path)
 		}
 	}
