@@ -3,6 +3,7 @@ package appraisal
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -205,7 +206,7 @@ func TestZeroValuesAreRefused(t *testing.T) {
 	}
 	other := newMachine()
 	measure(file("/tmp/x", "x"))(other)
-	evidence, _ := captured(t, attest.SHA256)
+	evidence, _ := captured(t, captureTCB, attest.SHA256)
 	pcr11, failures := newMachine().list(t).Replay(quotetest.Verified(t, pcr.Values{Bank: attest.SHA256,
 		Digests: map[int]attest.Digest{11: pcr.Initial(attest.SHA256, 11)}}, quote.Clock{}), ima.Request{PCR: 11})
 	if failures != nil {
@@ -342,7 +343,7 @@ func TestWeakBankMayBeAllowed(t *testing.T) {
 }
 
 func TestSHA1Bank(t *testing.T) {
-	evidence, list := captured(t, attest.SHA1)
+	evidence, list := captured(t, captureTCB, attest.SHA1)
 	in := Input{Evidence: evidence, Policies: []*policy.Document{fromList(t, list)}}
 	result, _ := Appraise(in)
 	// boot_aggregate is of the SHA-256 bank, which this quote does not hold.
@@ -366,7 +367,7 @@ func fromList(t testing.TB, list ima.List) *policy.Document {
 
 // TestCapture appraises a real boot of a real kernel: with its own document it passes, and without one of its files it fails by name.
 func TestCapture(t *testing.T) {
-	evidence, list := captured(t, attest.SHA256)
+	evidence, list := captured(t, captureTCB, attest.SHA256)
 	result, progress := Appraise(Input{Evidence: evidence, Policies: []*policy.Document{fromList(t, list)}})
 	if !result.Passed() {
 		t.Fatalf("%+v", result.Failures)
@@ -381,6 +382,39 @@ func TestCapture(t *testing.T) {
 	result, _ = Appraise(Input{Evidence: evidence, Policies: []*policy.Document{built}})
 	if got := slices.Compact(ids(result.Failures)); len(got) != 1 || got[0] != attest.Violation {
 		t.Errorf("with the document that is made from the list: %+v", result.Failures)
+	}
+}
+
+// TestLabCapture appraises a boot in which init loaded the host policy first, by the document that is made from its own list.
+func TestLabCapture(t *testing.T) {
+	evidence, list := captured(t, captureLab, attest.SHA256)
+	rules, err := os.ReadFile("testdata/" + captureLab + "/policy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name     string
+		approved []byte
+		bank     attest.Hash
+		want     []attest.FailureID
+	}{
+		{"its policy", rules, attest.SHA256, []attest.FailureID{attest.Violation}},
+		{"another policy", []byte("measure func=BPRM_CHECK\n"), attest.SHA256, []attest.FailureID{attest.ImaPolicyNotApproved, attest.Violation, attest.ImaPolicyNotApproved}},
+		// The kernel has no SHA-512, and extends that bank with padded SHA-1; boot_aggregate is of the bank SHA-256.
+		{"padded bank", rules, attest.SHA512, []attest.FailureID{attest.WeakBank, attest.BootAggregateMismatch, attest.Violation}},
+	} {
+		document, err := policy.BuildRuntime(t.Context(), policy.BuildOptions{Name: "lab", List: &list, IMAPolicies: [][]byte{test.approved}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		evidence := evidence
+		if test.bank != attest.SHA256 {
+			evidence, _ = captured(t, captureLab, test.bank)
+		}
+		result, _ := Appraise(Input{Evidence: evidence, Policies: []*policy.Document{document}})
+		if diff := cmp.Diff(test.want, slices.Compact(ids(result.Failures))); diff != "" {
+			t.Errorf("%s: %s%+v", test.name, diff, result.Failures)
+		}
 	}
 }
 

@@ -221,11 +221,17 @@ func ids(failures []attest.Failure) []attest.FailureID {
 	return all
 }
 
-// captured reads one boot of Debian's kernel 6.12 with OVMF; see testdata/README.md. The quote is made by a software key over its PCRs.
-func captured(t testing.TB, bank attest.Hash) (Evidence, ima.List) {
+// The captures of testdata/README.md.
+const (
+	captureTCB = "fx-ovmf-tcb-sig"
+	captureLab = "lab-6.1"
+)
+
+// captured reads a captured boot. The quote is made by a software key over its PCRs.
+func captured(t testing.TB, capture string, bank attest.Hash) (Evidence, ima.List) {
 	t.Helper()
 	read := func(name string) []byte {
-		text, err := os.ReadFile("testdata/fx-ovmf-tcb-sig/" + name)
+		text, err := os.ReadFile("testdata/" + capture + "/" + name)
 		if err != nil {
 			t.Fatal(err)
 		}
