@@ -89,7 +89,7 @@ func judge(s State, who Subject, e Answered) judgement {
 	case verified.Valid():
 		// A clock that went back is proven by the quote. Nothing else of it is taken over: what follows is judged from before it.
 		return judgement{failures: failures, keep: Keep{Quote: storedQuote(e, verified, s.Boot, s.IMA.Position)}}
-	case !e.Request.Full && onlyTransportKey(failures):
+	case !e.Request.Full && e.Answer.TransportKey == "" && onlyTransportKey(failures):
 		// A reboot or a restart may have brought another key: ask for it before calling it a fault.
 		return judgement{again: true}
 	}
@@ -323,7 +323,8 @@ func listRestarted(base State, list ima.List, v quote.Verified) (attest.Failure,
 	}
 	moved := base.IMA
 	moved.Held = nil
-	if goesOn, _ := list.Replay(v, ima.Request{PCR: imaPCR, First: moved.Position, From: moved}); !goesOn.Valid() {
+	goesOn, _ := list.Replay(v, ima.Request{PCR: imaPCR, First: moved.Position, From: moved})
+	if !goesOn.Valid() || goesOn.Len() == 0 { // with none of its entries, the PCR stands where it stood: that list was cut off
 		return attest.Failure{}, false
 	}
 	return attest.Fail(attest.ListRestarted, fmt.Sprintf("%d entries were proven in this boot; the list started again, with %d, and continues the PCR.",

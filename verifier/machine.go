@@ -407,7 +407,11 @@ func (s State) policiesChanged(who Subject, e PoliciesChanged) (State, []Action)
 	case s.Verdict == attest.Failed && !s.QuoteBacked && len(j.failures) == 0:
 		// Somebody who is not the enrolled agent answered last. Only a quote ends that.
 	default:
+		asked := s.Reattest
+		s.Reattest = false // it waits for new evidence
 		s = s.decide(j)
+		s.Reattest = asked
+		actions = append(actions, Keep{Quote: j.keep.Quote}) // it stands behind this transition too
 	}
 	s.Rejudge, s.Progress = false, j.progress
 	return s, actions

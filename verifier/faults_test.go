@@ -1,0 +1,64 @@
+package verifier
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/assay-project/assay/attest"
+)
+
+// Each row is one fault of one answer. The same round without it is accepted and Trusted.
+func TestFaults(t *testing.T) {
+	tests := map[string]struct {
+		want  attest.FailureID
+		faith bool // a quote stands behind the failure
+	}{
+		"stale-nonce":  {attest.NonceMismatch, false},
+		"other-ak":     {attest.QuoteSignatureInvalid, false},
+		"extra-pcr":    {attest.PcrUnexpected, false},
+		"missing-pcr":  {attest.PcrMissing, false},
+		"other-bank":   {attest.BankMismatch, false},
+		"two-banks":    {attest.BankMismatch, false},
+		"relabel":      {attest.SelectionMismatch, false},
+		"pcr-value":    {attest.PcrDigestMismatch, false},
+		"trailing":     {attest.QuoteMalformed, false},
+		"unbound-key":  {attest.TransportKeyMismatch, false},
+		"clock-back":   {attest.ClockRollback, true},
+		"resets-back":  {attest.ClockRollback, true},
+		"shorter":      {attest.ListRolledBack, true},
+		"without-last": {attest.ListPcrMismatch, true},
+		"reorder":      {attest.ListPcrMismatch, true},
+		"hide":         {attest.ListPcrMismatch, true},
+		"false-hash":   {attest.TemplateHashMismatch, true},
+		"garbage-list": {attest.ListMalformed, true},
+		"no-list":      {attest.EvidenceMissing, true},
+		"other-log":    {attest.EventLogMalformed, true},
+		"changed-log":  {attest.EventLogPcrMismatch, true},
+	}
+	for fault, want := range tests {
+		t.Run(fault, func(t *testing.T) {
+			w := newWorld(t, document(t, "base", "/usr/bin/a", "/usr/bin/b"))
+			w.round(nil)
+			w.box.run("/usr/bin/a", "")
+			w.box.run("/usr/bin/b", "")
+			good := *w
+			good.box = w.box.snapshot()
+
+			w.round(faults{fault: ""})
+			if w.verdict() != attest.Failed || w.state.QuoteBacked != want.faith || !slices.Contains(ids(w.state.Failures), want.want) {
+				t.Errorf("%s, quote-backed %t, %v; want Failed by %s", w.verdict(), w.state.QuoteBacked, w.state.Failures, want.want)
+			}
+			if class := want.want.Info().Class; want.faith == (class == attest.Unauthenticated) {
+				t.Errorf("%s is of class %s", want.want, class)
+			}
+			good.round(nil)
+			if good.verdict() != attest.Trusted || good.state.IMA.Position != 5 {
+				t.Errorf("without the fault: %s at %d, %v", good.verdict(), good.state.IMA.Position, good.state.Failures)
+			}
+			w.round(nil)
+			if stays := w.verdict() == attest.Failed; stays != want.faith {
+				t.Errorf("after a good round: %s", w.verdict())
+			}
+		})
+	}
+}
