@@ -104,21 +104,23 @@ func (p *asciiParser) lineEnd(pos int) int {
 	return -1
 }
 
-// startsEntry reports whether the text ends at pos or what follows looks like an entry.
+// startsEntry reports whether the text ends at pos or what follows looks like an entry. It makes no errors: a hostile name asks for each
+// of its bytes.
 func (p *asciiParser) startsEntry(pos int) bool {
 	if pos == len(p.text) {
 		return true
 	}
-	end := p.lineEnd(pos)
-	if end < 0 {
+	_, rest, ok := cutPCR(p.text[pos:])
+	size := p.list.columnHash.Size()
+	if !ok || size == 0 || len(rest) <= 2*size || rest[2*size] != ' ' {
 		return false
 	}
-	h, _, err := p.splitHead(p.text[pos:end])
-	if err != nil {
+	template, _, found := bytes.Cut(rest[2*size+1:min(len(rest), 2*size+maxHead)], []byte{' '})
+	if _, ok := templateIndex(template); !ok || !found {
 		return false
 	}
 	var column [attest.MaxDigestSize]byte
-	return decodeHex(column[:len(h.column)/2], h.column)
+	return decodeHex(column[:size], rest[:2*size])
 }
 
 // head is what stands before the template data.
@@ -189,14 +191,14 @@ func (p *asciiParser) parse(line []byte) (record, error) {
 	if err != nil {
 		return record{}, err
 	}
+	l := &p.list
+	if l.columnHash == 0 {
+		l.columnHash, _ = hashOfSize(len(h.column) / 2) // measureColumn has looked
+	}
 	shape := layoutOf(h.template)
 	var t dataText
 	if err := t.split(shape, rest); err != nil {
 		return record{}, err
-	}
-	l := &p.list
-	if l.columnHash == 0 {
-		l.columnHash, _ = hashOfSize(len(h.column) / 2) // measureColumn has looked
 	}
 	column, size := len(h.column)/2, t.dataSize(shape)
 	l.raw = slices.Grow(l.raw[:p.mark], column+size)[:p.mark+column+size]

@@ -107,6 +107,7 @@ func TestNewlineInName(t *testing.T) {
 		"before a third field":   {sig("/b\nc"), sig("/d\n\n"), sig("/e")},
 		"looks like an entry":    {ng("/a"), ng(bait), ng("/c")},
 		"twice like an entry":    {ng(bait + bait), sig(bait)},
+		"in the first signed":    {sig("/a\nb"), sig("/c")},
 		"in a violation":         {violation("/a\nb\n"), violation("/c\n"), ng("/d")},
 		"in the last violation":  {ng("/a"), violation("/b\nc")},
 		"of ima":                 {{template: "ima", digest: fill(20, 9), name: "/a\nb"}},
@@ -166,15 +167,28 @@ func TestFalseColumnStandsAlone(t *testing.T) {
 	}
 }
 
-// Joining lines is bounded: a hostile list costs a bounded number of hashes per byte. 40,000 false lines take less than a second even so.
+// Joining lines is bounded: a hostile list costs a bounded number of hashes per byte, and no errors are made for
+// what is tried.
 func TestJoiningIsBounded(t *testing.T) {
-	var text strings.Builder
+	var lines strings.Builder
 	for i := range 40_000 {
-		fmt.Fprintf(&text, "10 %040x ima-ng %s /%d\n", i+1, sha256a, i)
+		fmt.Fprintf(&lines, "10 %040x ima-ng %s /%d\n", i+1, sha256a, i)
 	}
-	list, err := ParseASCII([]byte(text.String()))
-	if err != nil || list.falseHashes != 40_000 {
-		t.Errorf("%d false hashes, %v", list.falseHashes, err)
+	bait := "\n10 " + strings.Repeat("1", 40) + " ima " + zeros20 + " "
+	baited := measurement{template: "ima-ng", prefix: "sha256:", digest: fill(32, 1), name: "/" + strings.Repeat(bait, 4000/len(bait))}
+	empty := measurement{template: "ima-ng", prefix: "sha256:", digest: fill(32, 0), violation: true, name: "/" + strings.Repeat("\n", 4000)}
+	for name, row := range map[string]struct {
+		text           string
+		entries, wrong int
+	}{
+		"false lines":        {lines.String(), 40_000, 40_000},
+		"names full of bait": {strings.Repeat(baited.ascii(attest.SHA1), 500), 500, 0},
+		"names of newlines":  {strings.Repeat(empty.ascii(attest.SHA1), 500), 500, 0},
+	} {
+		list, err := ParseASCII([]byte(row.text))
+		if err != nil || list.Len() != row.entries || list.falseHashes != row.wrong {
+			t.Errorf("%s: %d entries, %d false hashes, %v", name, list.Len(), list.falseHashes, err)
+		}
 	}
 }
 
