@@ -111,19 +111,15 @@ func (c caller) call(ctx context.Context, want request, answer any) error {
 	return nil
 }
 
-// explanation finds the sentence in an error's body: Keylime's "status", or the native API's "error" or "detail".
+// explanation finds the sentence in an error's body: the native API's "detail", or Keylime's "status", which is a number there.
 func explanation(body []byte) string {
 	const maxShown = 300
-	var known struct {
-		Status string `json:"status"`
-		Error  string `json:"error"`
-		Detail string `json:"detail"`
-	}
 	text := strings.TrimSpace(string(body))
-	if json.Unmarshal(body, &known) == nil {
-		for _, candidate := range []string{known.Detail, known.Error, known.Status} {
-			if candidate != "" {
-				text = candidate
+	var members map[string]any
+	if json.Unmarshal(body, &members) == nil {
+		for _, name := range []string{"detail", "status"} {
+			if said, ok := members[name].(string); ok && said != "" {
+				text = said
 				break
 			}
 		}

@@ -58,7 +58,7 @@ func TestCallRefusals(t *testing.T) {
 		head []string
 	}{
 		{"Keylime's words", 403, `{"code":403,"status":"another TPM","results":{}}`, "403: another TPM", nil},
-		{"the native API's words", 404, `{"error":"unknown agent"}`, "404: unknown agent", nil},
+		{"the native API's words", 404, `{"status":404,"title":"Not Found","detail":"unknown agent"}`, "404: unknown agent", nil},
 		{"no words", 500, "", "500 Internal Server Error", nil},
 		{"no JSON", 502, "<html>", "502: <html>", nil},
 		{"redirect", 302, "", "302 Found", []string{"Location", "https://elsewhere.example/"}},

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -85,7 +86,11 @@ func (d *device) openKeys(want keyRequest) error {
 	if err != nil || why == "" {
 		return err
 	}
-	want.log.Warn("making a new attestation key: it has to be registered, and perhaps approved", "reason", why)
+	level := slog.LevelWarn
+	if why == firstStart {
+		level = slog.LevelInfo
+	}
+	want.log.Log(context.Background(), level, "making a new attestation key: it has to be registered, and perhaps approved", "reason", why)
 	if d.ak, err = d.CreateAK(want.kinds); err != nil {
 		return err
 	}
@@ -96,11 +101,14 @@ func (d *device) openKeys(want keyRequest) error {
 	return durable.WriteFile(want.path, text, 0o600)
 }
 
+// firstStart is why an agent makes its first attestation key.
+const firstStart = "there is none yet"
+
 // loadAK loads the kept key, or says why there has to be a new one. A TPM that is in trouble is an error: the key may serve again.
 func (d *device) loadAK(want keyRequest) (why string, err error) {
 	text, err := readState(want.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "there is none yet", nil
+		return firstStart, nil
 	}
 	if err != nil {
 		return "", err

@@ -133,6 +133,8 @@ func (m machine) checkList() api.PreflightCheck {
 	check := api.PreflightCheck{Name: "ima-list", Status: api.PreflightOK}
 	head, err := m.read(m.imaList, maxPolicySearchBytes)
 	switch {
+	case errors.Is(err, errLeftOut):
+		check.Status, check.Detail, check.Remedy = api.PreflightWarning, err.Error(), "Set the key imaList."
 	case errors.Is(err, fs.ErrNotExist):
 		check.Status, check.Detail = api.PreflightFailing, "there is no "+m.imaList
 		check.Remedy = "Boot a kernel with CONFIG_IMA and mount securityfs on /sys/kernel/security."
@@ -196,6 +198,8 @@ func (m machine) checkBootLog() api.PreflightCheck {
 	check := api.PreflightCheck{Name: "boot-log", Status: api.PreflightOK, Detail: m.bootLog + " is readable"}
 	log, err := m.read(m.bootLog, maxBootLogBytes)
 	switch {
+	case errors.Is(err, errLeftOut):
+		check.Status, check.Detail, check.Remedy = api.PreflightWarning, err.Error(), "Set the key bootLog."
 	case errors.Is(err, fs.ErrNotExist):
 		check.Status, check.Detail = api.PreflightWarning, "there is no "+m.bootLog
 		check.Remedy = "Boot by UEFI; without the log no Boot policy can be appraised."
@@ -262,9 +266,19 @@ func (m machine) kernelConfig() ([]byte, error) {
 	return text, nil
 }
 
+// errLeftOut says that the configuration names no such file.
+var errLeftOut = errors.New("left out by the configuration")
+
 // read returns at most limit bytes of a file given by its absolute path.
 func (m machine) read(path string, limit int64) ([]byte, error) {
+	if path == "" {
+		return nil, errLeftOut
+	}
 	file, err := m.files.Open(strings.TrimPrefix(path, "/"))
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return nil, fmt.Errorf("open %s: %w", path, at.Err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}

@@ -94,6 +94,8 @@ func TestPreflightFindings(t *testing.T) {
 		}, "ima-policy", api.PreflightWarning, "by no policy file"},
 		{"policy can be rewritten", func(_ *machine, f fstest.MapFS) { f["sys/kernel/security/ima/policy"] = &fstest.MapFile{Mode: 0o600} },
 			"ima-policy", api.PreflightWarning, "further rules"},
+		{"no list configured", func(m *machine, _ fstest.MapFS) { m.imaList = "" }, "ima-list", api.PreflightWarning, "left out"},
+		{"no boot log configured", func(m *machine, _ fstest.MapFS) { m.bootLog = "" }, "boot-log", api.PreflightWarning, "left out"},
 		{"no boot log", func(_ *machine, f fstest.MapFS) { delete(f, testBootLog[1:]) }, "boot-log", api.PreflightWarning, testBootLog},
 		{"empty boot log", func(_ *machine, f fstest.MapFS) { f[testBootLog[1:]].Data = nil }, "boot-log", api.PreflightWarning, "is empty"},
 		{"TPM driver is a module", func(_ *machine, f fstest.MapFS) {
