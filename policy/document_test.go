@@ -80,6 +80,8 @@ func TestParseRuntime(t *testing.T) {
 		"b, sha1":         p.File("/opt/my_tool/b", digestC).String(),
 		"b, as written":   p.File("/opt/my tool/b", digestB).String(),
 		"c":               p.File("/usr/bin/c", digestA).String(),
+		"a, in bytes":     p.ApprovesFile([]byte("/usr/bin/a"), digestA.Bytes()),
+		"others in bytes": p.ApprovesFile([]byte("/usr/bin/a"), digestB.Bytes()) || p.ApprovesFile([]byte("/usr/bin/c"), digestA.Bytes()) || p.ApprovesFile([]byte("/opt/my_tool/b"), digestC.Bytes()),
 		"excluded":        p.Excludes("/tmp/x"),
 		"excluded, space": p.Excludes("/var/my_cache/a_b"),
 		"not excluded":    p.Excludes("/tmpfoo") || p.Excludes("/x/tmp/y") || p.Excludes("/var/my_cache/A"),
@@ -104,6 +106,7 @@ func TestParseRuntime(t *testing.T) {
 	}
 	expected := map[string]any{
 		"a": "Approved", "a, other digest": "Differs", "a, no digest": "Differs", "b": "Approved", "b, sha1": "Approved", "b, as written": "Unlisted", "c": "Unlisted",
+		"a, in bytes": true, "others in bytes": false,
 		"excluded": true, "excluded, space": true, "not excluded": false,
 		"buffer": "Approved", "buffer, unknown": "Unlisted", "keyring": "Approved", "keyring, other": "Differs",
 		"ignored": true, "not ignored": false, "policies": []attest.Digest{digestB}, "policy paths": []string{PolicyPath, "/etc/my_policy"},
@@ -121,7 +124,7 @@ func TestParseRuntime(t *testing.T) {
 // TestZeroRuntimeApprovesNothing: what a forgotten value would say.
 func TestZeroRuntimeApprovesNothing(t *testing.T) {
 	var p Runtime
-	if p.File("/x", attest.Digest{}) != Unlisted || p.Excludes("") || p.Buffer("", attest.Digest{}) != Unlisted || p.AllowsWeakBank() || p.ExemptsViolation("") {
+	if p.File("/x", attest.Digest{}) != Unlisted || p.ApprovesFile(nil, nil) || p.Excludes("") || p.Buffer("", attest.Digest{}) != Unlisted || p.AllowsWeakBank() || p.ExemptsViolation("") {
 		t.Error("the zero Runtime approves something")
 	}
 }
@@ -192,6 +195,7 @@ func TestParseRefuses(t *testing.T) {
 		"no list":              {runtimeDoc(`{"digests":{"/a":"` + hex64 + `"}}`), []string{`spec.digests["/a"]: is a string and not a list`}},
 		"unquoted digits":      {"apiVersion: policy.assay/v1\nkind: Runtime\nmetadata: {name: n}\nspec: {digests: {/a: [" + strings.Repeat("1", 64) + "]}}", []string{"is a number and not a string; put it in quotes"}},
 		"boot_aggregate":       {runtimeDoc(`{"digests":{"boot_aggregate":["` + hex64 + `"]}}`), []string{"spec.bootAggregates"}},
+		"boot aggregate":       {runtimeDoc(`{"digests":{"boot aggregate":["` + hex64 + `"]}}`), []string{"spec.bootAggregates"}},
 		"two bad patterns":     {runtimeDoc(`{"excludes":["/a(","/ok",""],"earlyBoot":["(?=a)"]}`), []string{`spec.excludes[0]: pattern "/a(": error parsing regexp: missing closing )`, "spec.excludes[2]: pattern is empty", `spec.earlyBoot[0]: pattern "(?=a)"`}},
 		"long pattern":         {runtimeDoc(`{"violations":["` + strings.Repeat("a", MaxPatternBytes+1) + `"]}`), []string{"pattern of 4097 bytes"}},
 		"no boolean":           {runtimeDoc(`{"allowWeakBank":"yes"}`), []string{"spec.allowWeakBank: is a string and not a boolean"}},

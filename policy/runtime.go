@@ -70,7 +70,7 @@ func readFiles(r *reader, n *node, at *place) table {
 	var listings []listing
 	r.digestLists(n, at, func(name string, digests []attest.Digest) {
 		if !strings.HasPrefix(name, "/") {
-			if name == bootAggregate {
+			if Recorded(name) == bootAggregate {
 				r.problem("%s: the quoted PCRs vouch for it; further values go to spec.bootAggregates", at.member(name))
 				return
 			}
@@ -174,6 +174,12 @@ func (p *Runtime) File(path string, d attest.Digest) Standing {
 		return Approved
 	}
 	return Differs
+}
+
+// ApprovesFile reports whether File is Approved for a recorded path and a SHA-256 digest that lie elsewhere, in a list.
+func (p *Runtime) ApprovesFile(path, sha256 []byte) bool {
+	packed, ok := p.files.findBytes(path)
+	return ok && holdsBytes(packed, attest.SHA256, sha256)
 }
 
 // FileDigests returns the digests that are listed for a recorded path.

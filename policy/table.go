@@ -64,15 +64,14 @@ func packDigests(to []byte, digests []attest.Digest) []byte {
 }
 
 func (t *table) insert(path string, place uint32) {
-	i, tag := t.home(path)
+	i, tag := t.home(maphash.String(t.seed, path))
 	for t.slots[i].place != 0 {
 		i = (i + 1) & (len(t.slots) - 1)
 	}
 	t.slots[i] = slot{tag: tag, place: place}
 }
 
-func (t *table) home(path string) (index int, tag uint32) {
-	sum := maphash.String(t.seed, path)
+func (t *table) home(sum uint64) (index int, tag uint32) {
 	return int(uint32(sum)) & (len(t.slots) - 1), uint32(sum >> 32)
 }
 
@@ -81,14 +80,26 @@ func (t *table) find(path string) (packed []byte, ok bool) {
 	if len(t.slots) == 0 {
 		return nil, false
 	}
-	i, tag := t.home(path)
+	return lookup(t, maphash.String(t.seed, path), path)
+}
+
+// findBytes is find for a path that is no string.
+func (t *table) findBytes(path []byte) (packed []byte, ok bool) {
+	if len(t.slots) == 0 {
+		return nil, false
+	}
+	return lookup(t, maphash.Bytes(t.seed, path), path)
+}
+
+func lookup[P string | []byte](t *table, sum uint64, path P) (packed []byte, ok bool) {
+	i, tag := t.home(sum)
 	for ; t.slots[i].place != 0; i = (i + 1) & (len(t.slots) - 1) {
 		if t.slots[i].tag != tag {
 			continue
 		}
 		record := t.records[t.slots[i].place-1:]
 		name, rest := cut(record)
-		if string(name) == path {
+		if string(name) == string(path) {
 			packed, _ = cut(rest)
 			return packed, true
 		}
@@ -105,12 +116,15 @@ func cut(record []byte) (field, rest []byte) {
 
 // holds reports whether packed digests hold d.
 func holds(packed []byte, d *attest.Digest) bool {
-	var buf [1 + attest.MaxDigestSize]byte
-	buf[0] = byte(d.Hash())
-	want := d.AppendBytes(buf[:1])
+	var buf [attest.MaxDigestSize]byte
+	return holdsBytes(packed, d.Hash(), d.AppendBytes(buf[:0]))
+}
+
+// holdsBytes is holds for a digest that is no attest.Digest.
+func holdsBytes(packed []byte, h attest.Hash, sum []byte) bool {
 	for len(packed) > 0 {
 		size := 1 + attest.Hash(packed[0]).Size()
-		if size == len(want) && bytes.Equal(packed[:size], want) {
+		if attest.Hash(packed[0]) == h && bytes.Equal(packed[1:size], sum) {
 			return true
 		}
 		packed = packed[size:]
