@@ -202,7 +202,7 @@ func TestRemovalDuringARound(t *testing.T) {
 		f.start()
 		f.enrol(node1, "base")
 		sleep(time.Second)
-		f.during = func(Enrolment) { time.Sleep(5 * time.Second) }
+		f.on(func() { f.during = func(Enrolment) { time.Sleep(5 * time.Second) } })
 		sleep(round)
 		for range 3 {
 			if err := f.v.Remove(t.Context(), node1); err != nil {

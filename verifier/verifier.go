@@ -82,6 +82,9 @@ func New(cfg Config) (*Verifier, error) {
 	if cfg.Interval < minInterval {
 		return nil, fmt.Errorf("verifier: interval %v is below %v", cfg.Interval, minInterval)
 	}
+	if cfg.Concurrency < 0 {
+		return nil, fmt.Errorf("verifier: concurrency %d is below 1", cfg.Concurrency)
+	}
 	if cfg.Concurrency == 0 {
 		cfg.Concurrency = defaultConcurrency
 	}

@@ -1,0 +1,617 @@
+package verifier
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/assay-project/assay/api"
+	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/internal/mtls"
+)
+
+// site is a served API with real TLS and the three CAs of C6.
+type site struct {
+	t         *testing.T
+	url       string
+	authority *mtls.Authority
+	store     *MemoryStore
+	verifier  *Verifier
+	agents    map[attest.AgentID]Registered
+	boxes     map[string]*box
+	allow     bool // first use
+}
+
+// Agent implements Registrar.
+func (s *site) Agent(_ context.Context, id attest.AgentID) (Registered, error) {
+	switch r, ok := s.agents[id]; {
+	case id == "broken":
+		return Registered{}, fmt.Errorf("%w: connection refused", ErrRegistrar)
+	case ok:
+		return r, nil
+	}
+	return Registered{}, ErrNotFound
+}
+
+// Agents implements Registrar.
+func (s *site) Agents(context.Context) ([]attest.AgentID, error) { return []attest.AgentID{node1}, nil }
+
+// Pending implements PendingRegistrations.
+func (s *site) Pending(context.Context) ([]api.Pending, error) {
+	return []api.Pending{{Agent: "waiting", Reason: "a new AK"}}, nil
+}
+
+// Approve implements PendingRegistrations.
+func (s *site) Approve(_ context.Context, id attest.AgentID) error {
+	if id != "waiting" {
+		return ErrNotFound
+	}
+	return nil
+}
+
+// Collect implements Collector.
+func (s *site) Collect(_ context.Context, to Enrolment, r Request) (Answer, error) {
+	if b := s.boxes[to.Address]; b != nil {
+		return b.answer(r, nil), nil
+	}
+	return Answer{}, errors.New("connection refused")
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	authority, err := mtls.Create(filepath.Join(t.TempDir(), "ca"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clients, err := mtls.NewClients(authority.ClientCAs(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBox(t)
+	s := &site{t: t, authority: authority, store: NewMemoryStore(), boxes: map[string]*box{"node-1": b}}
+	s.agents = map[attest.AgentID]Registered{node1: enrolment(b, node1).Registered}
+	s.verifier, err = New(Config{Store: s.store, Evidence: s.store, Policies: s.store, Collector: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.verifier.Run(ctx) }()
+	for !s.verifier.isRunning() {
+		time.Sleep(time.Millisecond)
+	}
+	handler := NewAPI(APIConfig{
+		Verifier: s.verifier, Evidence: s.store, Policies: s.store, Roots: s.store, Tokens: s.store, Registrar: s, Pending: s,
+		Issue: func(context.Context, api.CertificateRequest) (api.Certificate, error) {
+			return api.Certificate{Certificate: "PEM"}, nil
+		},
+		Clients: clients, Pin: authority.Pin(), Bootstrap: api.Bootstrap{RegistrarPort: 8891}, AllowFirstUse: true, Version: "test",
+	})
+	server := httptest.NewUnstartedServer(handler)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	startTLS(t, server, s.issue(mtls.Request{Role: mtls.Server, Name: "server", Hosts: []string{"127.0.0.1"}}))
+	s.url = server.URL
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		server.CloseClientConnections()
+		server.Close()
+	})
+	return s
+}
+
+// startTLS serves with a certificate; httptest would put in its own.
+func startTLS(t *testing.T, server *httptest.Server, source mtls.Source) {
+	t.Helper()
+	certificate, err := source()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.TLS = mtls.ServerConfig(source)
+	server.TLS.Certificates = []tls.Certificate{*certificate}
+	server.StartTLS()
+}
+
+func (s *site) issue(r mtls.Request) mtls.Source {
+	s.t.Helper()
+	issued, err := s.authority.Issue(r)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	certificate, err := issued.TLS()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return mtls.Fixed(certificate)
+}
+
+// client presents a certificate, or none.
+func (s *site) client(certificate mtls.Source) *http.Client {
+	s.t.Helper()
+	config, err := mtls.Peer{Host: "127.0.0.1", Certificate: certificate}.TrustCA(s.authority.ServerCAs())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	transport := &http.Transport{TLSClientConfig: config}
+	s.t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: 10 * time.Second}
+}
+
+func (s *site) as(role mtls.Role) *http.Client {
+	return s.client(s.issue(mtls.Request{Role: role, Name: "some " + string(role)}))
+}
+
+// selfSigned is the certificate of an agent that made its own key.
+func selfSigned(t *testing.T) mtls.Source {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issued, err := mtls.SelfSign(mtls.Request{Name: "agent", Hosts: []string{"127.0.0.1"}}, key, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mtls.Fixed(&tls.Certificate{Certificate: [][]byte{issued.Certificate.Raw}, PrivateKey: key, Leaf: issued.Certificate})
+}
+
+// pretender made a certificate by itself that says that it is an administrator.
+func pretender(t *testing.T) mtls.Source {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "admin"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		URIs: []*url.URL{{Scheme: "assay", Opaque: "role:administrator"}}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mtls.Fixed(&tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key})
+}
+
+// call is one request.
+type call struct {
+	method, path, body, kind string
+	header                   map[string]string
+}
+
+// do sends a call and returns status and body.
+func (s *site) do(client *http.Client, c call) (int, []byte) {
+	s.t.Helper()
+	request, err := http.NewRequestWithContext(s.t.Context(), c.method, s.url+c.path, strings.NewReader(c.body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if c.kind == "" {
+		c.kind = "application/json"
+	}
+	request.Header.Set("Content-Type", c.kind)
+	for name, value := range c.header {
+		request.Header.Set(name, value)
+	}
+	answer, err := client.Do(request)
+	if err != nil {
+		s.t.Fatalf("%s %s: %v", c.method, c.path, err)
+	}
+	defer answer.Body.Close()
+	if answer.Header.Get("Content-Type") == "text/event-stream" {
+		return answer.StatusCode, nil
+	}
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if answer.StatusCode >= 400 {
+		var p api.Problem
+		if err := json.Unmarshal(text, &p); err != nil || p.Status != answer.StatusCode || p.Detail == "" {
+			s.t.Errorf("%s %s: %d is no Problem: %q", c.method, c.path, answer.StatusCode, text)
+		}
+	}
+	return answer.StatusCode, text
+}
+
+// operationPath fills a pattern with something that is not there, so that nothing changes.
+func operationPath(pattern string) string {
+	return strings.NewReplacer("{id}", "nobody", "{act}", "pause", "{name}", "none", "{digest}", attest.SHA256.Sum(nil).String(), "{session}", "none").Replace(pattern)
+}
+
+func TestRoutesAreTheOperations(t *testing.T) {
+	var served, promised []string
+	for _, r := range routes() {
+		served = append(served, r.method+" "+r.pattern)
+	}
+	for _, o := range api.Operations() {
+		promised = append(promised, o.Method+" "+o.Path)
+	}
+	slices.Sort(served)
+	slices.Sort(promised)
+	if !slices.Equal(served, promised) {
+		t.Errorf("served:\n%s\npromised:\n%s", strings.Join(served, "\n"), strings.Join(promised, "\n"))
+	}
+}
+
+// Each operation with each role: by hand, so that a change of a role is seen here.
+func TestRoles(t *testing.T) {
+	const (
+		everyReader = "administrator operator viewer policy-author"
+		actors      = "administrator operator"
+		writers     = "administrator operator policy-author"
+		admin       = "administrator"
+		anybody     = "anybody"
+	)
+	allowed := map[string]string{
+		"GET /api/v1/server": everyReader, "GET /api/v1/nodes": everyReader, "POST /api/v1/nodes": actors,
+		"GET /api/v1/nodes/{id}": everyReader, "PATCH /api/v1/nodes/{id}": actors, "DELETE /api/v1/nodes/{id}": actors,
+		"POST /api/v1/nodes/{id}/{act}": actors, "GET /api/v1/nodes/{id}/results": everyReader,
+		"GET /api/v1/nodes/{id}/failures": everyReader, "GET /api/v1/nodes/{id}/evidence": everyReader, "GET /api/v1/watch": everyReader,
+		"GET /api/v1/policies": everyReader, "POST /api/v1/policies": writers, "GET /api/v1/policies/{name}": everyReader,
+		"DELETE /api/v1/policies/{digest}": writers, "GET /api/v1/endorsements": everyReader, "POST /api/v1/endorsements": admin,
+		"DELETE /api/v1/endorsements/{digest}": admin, "GET /api/v1/endorsements/check/{id}": everyReader,
+		"GET /api/v1/tokens": admin, "POST /api/v1/tokens": admin, "DELETE /api/v1/tokens/{id}": admin, "POST /api/v1/certificates": admin,
+		"GET /api/v1/registered": everyReader, "GET /api/v1/pending": everyReader, "POST /api/v1/pending/{id}/approve": actors,
+		"GET /api/v1/openapi.json": anybody, "GET /api/v1/agent/bootstrap": anybody, "POST /api/v1/agent/sessions": anybody,
+		"PUT /api/v1/agent/sessions/{session}": anybody, "POST /api/v1/agent/heartbeat": anybody, "POST /api/v1/agent/preflight": anybody,
+	}
+	s := newSite(t)
+	callers := map[string]*http.Client{
+		"nobody": s.client(nil), "a self-signed agent": s.client(selfSigned(t)), "a self-made administrator": s.client(pretender(t)),
+		"an agent of the agents' CA":  s.client(s.issue(mtls.Request{Role: mtls.Agent, Name: "agent", Hosts: []string{"127.0.0.1"}})),
+		"a server of the servers' CA": s.client(s.issue(mtls.Request{Role: mtls.Server, Name: "server", Hosts: []string{"127.0.0.1"}})),
+	}
+	for _, role := range mtls.ClientRoles() {
+		callers[string(role)] = s.as(role)
+	}
+	for _, o := range api.Operations() {
+		who, ok := allowed[o.Method+" "+o.Path]
+		if !ok {
+			t.Errorf("%s %s: no row says who may", o.Method, o.Path)
+			continue
+		}
+		for name, client := range callers {
+			status, text := s.do(client, call{method: o.Method, path: operationPath(o.Path)})
+			refused := 0
+			switch {
+			case slices.Contains(strings.Fields(who), name):
+			case slices.Contains(mtls.ClientRoles(), mtls.Role(name)):
+				refused = http.StatusForbidden
+			default:
+				refused = http.StatusUnauthorized
+			}
+			switch {
+			case who == anybody && status != http.StatusForbidden: // whom the handler itself asks for a proof
+			case refused != 0 && status != refused, refused == 0 && (status == http.StatusUnauthorized || status == http.StatusForbidden):
+				t.Errorf("%s %s: %s gets %d %s", o.Method, o.Path, name, status, text)
+			}
+		}
+	}
+}
+
+func TestBadRequests(t *testing.T) {
+	s := newSite(t)
+	admin := s.as(mtls.Administrator)
+	long := strings.Repeat("x", attest.MaxAgentIDBytes+1)
+	good := `{"id":"node-1","firstUse":true}`
+	for name, tt := range map[string]struct {
+		call
+		want int
+	}{
+		"unknown member":            {call{method: "POST", path: api.PathNodes, body: `{"id":"node-1","firstuse":true,"x":1}`}, 400},
+		"duplicate member":          {call{method: "POST", path: api.PathNodes, body: `{"id":"node-1","id":"node-2"}`}, 400},
+		"bytes behind the value":    {call{method: "POST", path: api.PathNodes, body: good + "{}"}, 400},
+		"no body":                   {call{method: "POST", path: api.PathNodes}, 400},
+		"a body that is no JSON":    {call{method: "POST", path: api.PathNodes, body: "id: node-1"}, 400},
+		"a form":                    {call{method: "POST", path: api.PathNodes, body: good, kind: "text/plain"}, 415},
+		"an oversized body":         {call{method: "POST", path: api.PathNodes, body: `{"id":"` + strings.Repeat("x", maxBodyBytes) + `"}`}, 413},
+		"oversized roots":           {call{method: "POST", path: api.PathEndorsements, body: strings.Repeat("x", maxBodyBytes+1), kind: "application/octet-stream"}, 413},
+		"roots that are none":       {call{method: "POST", path: api.PathEndorsements, body: "PEM", kind: "application/octet-stream"}, 400},
+		"a policy that is none":     {call{method: "POST", path: api.PathPolicies, body: "kind: Runtime", kind: "application/octet-stream"}, 400},
+		"an id with a slash":        {call{method: "POST", path: api.PathNodes, body: `{"id":"a/b"}`}, 400},
+		"an id that is too long":    {call{method: "GET", path: api.PathNodes + "/" + long}, 400},
+		"an id with an escape":      {call{method: "GET", path: api.PathNodes + "/%1b%5b2J"}, 400},
+		"an unregistered agent":     {call{method: "POST", path: api.PathNodes, body: `{"id":"nobody"}`}, 404},
+		"a registrar that is away":  {call{method: "POST", path: api.PathNodes, body: `{"id":"broken"}`}, 502},
+		"an EK without endorsement": {call{method: "POST", path: api.PathNodes, body: `{"id":"node-1"}`}, 422},
+		"an unknown policy":         {call{method: "POST", path: api.PathNodes, body: `{"id":"node-1","firstUse":true,"policies":["none"]}`}, 404},
+		"a short interval":          {call{method: "POST", path: api.PathNodes, body: `{"id":"node-1","firstUse":true,"interval":0.5}`}, 400},
+		"a negative interval":       {call{method: "POST", path: api.PathNodes, body: `{"id":"node-1","firstUse":true,"interval":-1}`}, 400},
+		"an endless interval":       {call{method: "POST", path: api.PathNodes, body: `{"id":"node-1","firstUse":true,"interval":1e300}`}, 400},
+		"a port beyond 65535":       {call{method: "POST", path: api.PathNodes, body: `{"id":"node-1","firstUse":true,"port":65536}`}, 400},
+		"limit 0":                   {call{method: "GET", path: api.PathNodes + "?limit=0"}, 400},
+		"limit beyond the page":     {call{method: "GET", path: api.PathPolicies + "?limit=501"}, 400},
+		"a limit that is no number": {call{method: "GET", path: api.PathNodes + "?limit=ten"}, 400},
+		"a cursor of nodes":         {call{method: "GET", path: api.PathNodes + "?cursor=a%2fb"}, 400},
+		"a cursor of policies":      {call{method: "GET", path: api.PathPolicies + "?cursor=sha256:00"}, 400},
+		"a cursor of no policy":     {call{method: "GET", path: api.PathPolicies + "?cursor=" + attest.SHA256.Sum(nil).String()}, 400},
+		"a cursor of results":       {call{method: "GET", path: api.PathNodes + "/node-2/results?cursor=-1"}, 400},
+		"results of nobody":         {call{method: "GET", path: api.PathNodes + "/nobody/results"}, 404},
+		"failures of nobody":        {call{method: "GET", path: api.PathNodes + "/nobody/failures"}, 404},
+		"evidence of nobody":        {call{method: "GET", path: api.PathNodes + "/nobody/evidence"}, 404},
+		"show nobody":               {call{method: "GET", path: api.PathNodes + "/nobody"}, 404},
+		"change nobody":             {call{method: "PATCH", path: api.PathNodes + "/nobody", body: "{}"}, 404},
+		"remove nobody":             {call{method: "DELETE", path: api.PathNodes + "/nobody"}, 404},
+		"pause nobody":              {call{method: "POST", path: api.PathNodes + "/nobody/pause"}, 404},
+		"an unknown act":            {call{method: "POST", path: api.PathNodes + "/nobody/dance"}, 404},
+		"approve nobody":            {call{method: "POST", path: api.PathPending + "/nobody/approve"}, 404},
+		"an unknown path":           {call{method: "GET", path: "/api/v1/nonsense"}, 404},
+		"another method":            {call{method: "PUT", path: api.PathNodes}, 405},
+		"a root by a bad name":      {call{method: "DELETE", path: api.PathEndorsements + "/root"}, 400},
+		"an unknown root":           {call{method: "DELETE", path: api.PathEndorsements + "/" + attest.SHA256.Sum(nil).String()}, 404},
+		"an unknown token":          {call{method: "DELETE", path: api.PathTokens + "/none"}, 404},
+		"an endless token":          {call{method: "POST", path: api.PathTokens, body: `{"lifetime":1e12}`}, 400},
+		"a page of another origin":  {call{method: "POST", path: api.PathNodes, body: good, header: map[string]string{"Sec-Fetch-Site": "cross-site"}}, 403},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if status, text := s.do(admin, tt.call); status != tt.want {
+				t.Errorf("%d, want %d: %s", status, tt.want, text)
+			}
+		})
+	}
+	if nodes, err := s.store.Nodes(t.Context(), "", 10); err != nil || len(nodes) != 0 {
+		t.Errorf("refused requests left %v, %v", nodes, err)
+	}
+	if status, text := s.do(admin, call{method: "POST", path: api.PathNodes, body: good}); status != http.StatusCreated {
+		t.Errorf("without a fault: %d %s", status, text)
+	}
+}
+
+// into sends a call that succeeds with the status that the OpenAPI document promises, and reads its answer.
+func (s *site) into(client *http.Client, c call, answer any) {
+	s.t.Helper()
+	status, text := s.do(client, c)
+	want := 0
+	for _, o := range api.Operations() {
+		if o.Method == c.method && matches(o.Path, c.path) {
+			want = o.Status
+		}
+	}
+	if status != want {
+		s.t.Fatalf("%s %s: %d, the document promises %d: %s", c.method, c.path, status, want, text)
+	}
+	if answer == nil {
+		return
+	}
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(answer); err != nil {
+		s.t.Fatalf("%s %s: %v: %s", c.method, c.path, err, text)
+	}
+}
+
+func matches(pattern, path string) bool {
+	path, _, _ = strings.Cut(path, "?")
+	want, have := strings.Split(pattern, "/"), strings.Split(path, "/")
+	return slices.EqualFunc(want, have, func(w, h string) bool { return strings.HasPrefix(w, "{") || w == h })
+}
+
+// The life of a node over the API, from its policy to its removal.
+func TestNodeOverTheAPI(t *testing.T) {
+	s := newSite(t)
+	admin, viewer := s.as(mtls.Administrator), s.as(mtls.Viewer)
+	var p api.Policy
+	doc := document(t, "base", "/usr/bin/a")
+	s.into(admin, call{method: "POST", path: api.PathPolicies, body: string(doc.Bytes()), kind: "application/octet-stream"}, &p)
+	if p.Digest != doc.Digest() || p.Name != "base" || p.Size != int64(len(doc.Bytes())) {
+		t.Errorf("added %+v", p)
+	}
+	if status, text := s.do(viewer, call{method: "GET", path: api.PathPolicies + "/base"}); status != 200 || string(text) != string(doc.Bytes()) {
+		t.Errorf("document: %d %s", status, text)
+	}
+	events := s.watchAs(viewer)
+
+	var n api.Node
+	s.into(admin, call{method: "POST", path: api.PathNodes, body: `{"id":"node-1","firstUse":true,"policies":["base"],"interval":1}`}, &n)
+	if n.Verdict != attest.Pending || !n.FirstUse || n.Interval != 1 {
+		t.Errorf("enrolled %+v", n)
+	}
+	for _, want := range []attest.Verdict{attest.Pending, attest.Trusted} {
+		if got := <-events; got.To != want || got.Node != node1 {
+			t.Fatalf("watched %+v, want %s", got, want)
+		}
+	}
+	s.into(viewer, call{method: "GET", path: api.PathNodes + "/node-1"}, &n)
+	if n.Verdict != attest.Trusted || n.Position != 3 || len(n.Appraised) != 1 || n.KeylimeState != 3 {
+		t.Errorf("node %+v", n)
+	}
+	var evidence api.Evidence
+	s.into(viewer, call{method: "GET", path: api.PathNodes + "/node-1/evidence"}, &evidence)
+	if evidence.List != strings.Join(s.boxes["node-1"].list, "") || len(evidence.BootLog) == 0 || evidence.Quote == "" {
+		t.Errorf("evidence of %d bytes", len(evidence.List))
+	}
+	s.into(admin, call{method: "POST", path: api.PathNodes + "/node-1/pause"}, &n)
+	if n.Verdict != attest.Paused {
+		t.Errorf("paused: %s", n.Verdict)
+	}
+	s.into(admin, call{method: "POST", path: api.PathNodes + "/node-1/resume"}, &n)
+	s.into(admin, call{method: "PATCH", path: api.PathNodes + "/node-1", body: `{"policies":[],"interval":2}`}, &n)
+	if n.Verdict != attest.Unappraised || n.Interval != 2 || len(n.Assigned) != 0 {
+		t.Errorf("changed %+v", n)
+	}
+	var nodes api.Page[api.Node]
+	s.into(viewer, call{method: "GET", path: api.PathNodes + "?limit=1"}, &nodes)
+	if len(nodes.Items) != 1 || nodes.Next != "node-1" {
+		t.Errorf("page %+v", nodes)
+	}
+	var results api.Page[api.Transition]
+	s.into(viewer, call{method: "GET", path: api.PathNodes + "/node-1/results?limit=2&cursor=1"}, &results)
+	if len(results.Items) != 2 || results.Items[0].Seq != 2 || results.Next != "3" {
+		t.Errorf("results %+v", results)
+	}
+	var failures api.Page[attest.Failure]
+	s.into(viewer, call{method: "GET", path: api.PathNodes + "/node-1/failures"}, &failures)
+	s.into(admin, call{method: "DELETE", path: api.PathPolicies + "/" + p.Digest.String()}, nil)
+	s.into(admin, call{method: "DELETE", path: api.PathNodes + "/node-1"}, nil)
+	if status, _ := s.do(viewer, call{method: "GET", path: api.PathNodes + "/node-1"}); status != 404 {
+		t.Errorf("after the removal: %d", status)
+	}
+}
+
+// watchAs reads the events of PathWatch.
+func (s *site) watchAs(client *http.Client) <-chan api.Transition {
+	s.t.Helper()
+	request, err := http.NewRequestWithContext(s.t.Context(), "GET", s.url+api.PathWatch, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	answer, err := client.Do(request)
+	if err != nil || answer.Header.Get("Content-Type") != "text/event-stream" {
+		s.t.Fatalf("watch: %v", err)
+	}
+	events := make(chan api.Transition, 100)
+	go func() {
+		defer answer.Body.Close()
+		for lines := bufio.NewScanner(answer.Body); lines.Scan(); {
+			var t api.Transition
+			if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok && json.Unmarshal([]byte(data), &t) == nil {
+				events <- t
+			}
+		}
+	}()
+	return events
+}
+
+func TestDocumentsOverTheAPI(t *testing.T) {
+	s := newSite(t)
+	admin := s.as(mtls.Administrator)
+	var server api.Server
+	s.into(admin, call{method: "GET", path: api.PathServer}, &server)
+	if server.Role != "administrator" || server.Name != "some administrator" || server.Version != "test" {
+		t.Errorf("server %+v", server)
+	}
+	var added api.RootsAdded
+	s.into(admin, call{method: "POST", path: api.PathEndorsements, body: string(s.authority.ServerCAs()), kind: "application/octet-stream"}, &added)
+	var roots api.Page[api.Root]
+	s.into(admin, call{method: "GET", path: api.PathEndorsements}, &roots)
+	if len(added.Added) != 1 || len(roots.Items) != 1 || roots.Items[0].Fingerprint != added.Added[0].Fingerprint {
+		t.Errorf("roots %+v, added %+v", roots, added)
+	}
+	s.into(admin, call{method: "DELETE", path: api.PathEndorsements + "/" + added.Added[0].Fingerprint.String()}, nil)
+	var check api.EndorsementCheck
+	s.into(admin, call{method: "GET", path: api.PathEndorsements + "/check/node-1"}, &check)
+	if check.Endorsed || len(check.Failures) == 0 {
+		t.Errorf("check %+v", check)
+	}
+	s.tokens(admin)
+	var certificate api.Certificate
+	s.into(admin, call{method: "POST", path: api.PathCertificates, body: `{"role":"viewer","name":"v","request":"PEM"}`}, &certificate)
+	var registered api.Page[api.Registered]
+	s.into(admin, call{method: "GET", path: api.PathRegistered}, &registered)
+	var pending api.Page[api.Pending]
+	s.into(admin, call{method: "GET", path: api.PathPending}, &pending)
+	s.into(admin, call{method: "POST", path: api.PathPending + "/waiting/approve"}, nil)
+	if len(registered.Items) != 1 || registered.Items[0].Enrolled || len(pending.Items) != 1 || certificate.Certificate != "PEM" {
+		t.Errorf("registered %+v, pending %+v", registered, pending)
+	}
+	var policies api.Page[api.Policy]
+	for _, name := range []string{"a", "b", "c"} {
+		s.into(admin, call{method: "POST", path: api.PathPolicies, body: string(document(t, name).Bytes()), kind: "application/octet-stream"}, nil)
+	}
+	s.into(admin, call{method: "GET", path: api.PathPolicies + "?limit=2"}, &policies)
+	s.into(admin, call{method: "GET", path: api.PathPolicies + "?limit=2&cursor=" + policies.Next}, &policies)
+	if len(policies.Items) != 1 || policies.Items[0].Name != "c" {
+		t.Errorf("second page %+v", policies)
+	}
+}
+
+// tokens makes, lists and revokes a join token, whose secret is stored nowhere.
+func (s *site) tokens(admin *http.Client) {
+	s.t.Helper()
+	var token api.TokenCreated
+	s.into(admin, call{method: "POST", path: api.PathTokens, body: `{"lifetime":60}`}, &token)
+	parsed, err := api.ParseJoinToken(token.Text)
+	if err != nil || parsed.ID != token.ID || parsed.Pin != s.authority.Pin() {
+		s.t.Fatalf("token %+v, %v", parsed, err)
+	}
+	stored, err := s.store.Tokens(s.t.Context())
+	if err != nil || len(stored) != 1 || stored[0].SecretDigest != attest.SHA256.Sum(parsed.Secret) {
+		s.t.Errorf("stored %+v, %v", stored, err)
+	}
+	var all api.Page[api.Token]
+	s.into(admin, call{method: "GET", path: api.PathTokens}, &all)
+	if len(all.Items) != 1 {
+		s.t.Errorf("tokens %+v", all)
+	}
+	s.into(admin, call{method: "DELETE", path: api.PathTokens + "/" + token.ID}, nil)
+}
+
+// An agent with a self-signed certificate proves its AK; what it reports is shown with its node and opens nothing else.
+func TestAgentOverTheAPI(t *testing.T) {
+	s := newSite(t)
+	certificate := selfSigned(t)
+	agent, stranger, admin := s.client(certificate), s.client(selfSigned(t)), s.as(mtls.Administrator)
+	leaf, err := certificate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bootstrap api.Bootstrap
+	s.into(s.client(nil), call{method: "GET", path: api.PathAgentBootstrap}, &bootstrap)
+	if bootstrap.RegistrarPort != 8891 {
+		t.Errorf("bootstrap %+v", bootstrap)
+	}
+	var challenge api.SessionChallenge
+	s.into(agent, call{method: "POST", path: api.PathAgentSessions, body: `{"agent":"node-1"}`}, &challenge)
+	proof, err := json.Marshal(prover(s.boxes["node-1"].signer, challenge.Challenge, mtls.KeyDigest(leaf.Leaf)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := call{method: "PUT", path: api.PathAgentSessions + "/" + challenge.Session, body: string(proof)}
+	var token api.SessionToken
+	s.into(agent, put, &token)
+	if status, _ := s.do(agent, put); status != http.StatusUnauthorized {
+		t.Errorf("the same proof again: %d", status)
+	}
+	bearer := map[string]string{"Authorization": "Bearer " + token.Token}
+	beat := call{method: "POST", path: api.PathAgentHeartbeat, body: `{"version":"1","kernel":"6.1","uptime":5}`, header: bearer}
+	s.into(agent, beat, nil)
+	s.into(agent, call{method: "POST", path: api.PathAgentPreflight, body: `{"checks":[{"name":"tpm","status":"ok","detail":""}]}`, header: bearer}, nil)
+	for name, tt := range map[string]struct {
+		client *http.Client
+		call   call
+		want   int
+	}{
+		"another TLS key":    {stranger, beat, 401},
+		"no certificate":     {s.client(nil), beat, 401},
+		"no token":           {agent, call{method: "POST", path: api.PathAgentHeartbeat, body: beat.body}, 401},
+		"a false token":      {agent, call{method: "POST", path: api.PathAgentHeartbeat, body: beat.body, header: map[string]string{"Authorization": "Bearer x"}}, 401},
+		"an oversized beat":  {agent, call{method: "POST", path: api.PathAgentHeartbeat, body: `{"version":"` + strings.Repeat("x", maxReportBytes) + `"}`, header: bearer}, 413},
+		"too many checks":    {agent, call{method: "POST", path: api.PathAgentPreflight, body: `{"checks":[` + strings.Repeat(`{},`, 64) + `{}]}`, header: bearer}, 400},
+		"reading with it":    {agent, call{method: "GET", path: api.PathNodes, header: bearer}, 401},
+		"a session without":  {s.client(nil), call{method: "POST", path: api.PathAgentSessions, body: `{"agent":"node-1"}`}, 401},
+		"a session by no id": {agent, call{method: "POST", path: api.PathAgentSessions, body: `{"agent":"../x"}`}, 400},
+	} {
+		if status, text := s.do(tt.client, tt.call); status != tt.want {
+			t.Errorf("%s: %d, want %d: %s", name, status, tt.want, text)
+		}
+	}
+	s.into(admin, call{method: "POST", path: api.PathNodes, body: `{"id":"node-1","firstUse":true}`}, nil)
+	var n api.Node
+	s.into(admin, call{method: "GET", path: api.PathNodes + "/node-1"}, &n)
+	if n.Heartbeat == nil || n.Heartbeat.Heartbeat.Kernel != "6.1" || len(n.Heartbeat.Preflight) != 1 {
+		t.Errorf("heartbeat %+v", n.Heartbeat)
+	}
+}

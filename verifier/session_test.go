@@ -1,0 +1,146 @@
+package verifier
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/assay-project/assay/api"
+	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/evidence/quote"
+	"github.com/assay-project/assay/evidence/quote/quotetest"
+)
+
+// prover answers challenges as an agent does.
+func prover(signer *quotetest.Signer, challenge []byte, key attest.Digest) api.SessionProof {
+	qualifying := attest.SHA256.Sum([]byte(api.SessionDomain), challenge, key.Bytes())
+	structure, signature := signer.Certify(qualifying.Bytes(), quote.Clock{Clock: 1})
+	return api.SessionProof{Attest: structure, Signature: signature}
+}
+
+// C1: each row is one fault of one session; without it the token is given and good.
+func TestSessionProof(t *testing.T) {
+	key, otherKey := attest.SHA256.Sum([]byte("TLS key")), attest.SHA256.Sum([]byte("another TLS key"))
+	signer, other := testSigners()[0], testSigners()[1]
+	type attempt struct {
+		session         string
+		challenge       []byte
+		signer          *quotetest.Signer
+		bound, presents attest.Digest
+		wait            time.Duration
+		spoil           func(*api.SessionProof)
+	}
+	tests := map[string]func(*attempt){
+		"bound to another TLS key":               func(a *attempt) { a.bound = otherKey },
+		"over another TLS connection":            func(a *attempt) { a.presents = otherKey },
+		"relayed over the relay's own key":       func(a *attempt) { a.presents, a.bound = otherKey, otherKey },
+		"another agent's AK":                     func(a *attempt) { a.signer = other },
+		"another challenge":                      func(a *attempt) { a.challenge = make([]byte, challengeBytes) },
+		"too late":                               func(a *attempt) { a.wait = challengeLifetime + time.Second },
+		"an unknown session":                     func(a *attempt) { a.session = "00" },
+		"no session":                             func(a *attempt) { a.session = "" },
+		"a spoilt signature":                     func(a *attempt) { a.spoil = func(p *api.SessionProof) { p.Signature[len(p.Signature)-1] ^= 1 } },
+		"a spoilt structure":                     func(a *attempt) { a.spoil = func(p *api.SessionProof) { p.Attest[50] ^= 1 } },
+		"bytes behind the structure":             func(a *attempt) { a.spoil = func(p *api.SessionProof) { p.Attest = append(p.Attest, 0) } },
+		"nothing":                                func(a *attempt) { a.spoil = func(p *api.SessionProof) { *p = api.SessionProof{} } },
+		"a quote with the same data, no certify": func(a *attempt) { a.spoil = func(p *api.SessionProof) { p.Attest[5] = 0x18 } },
+	}
+	for name, disturb := range tests {
+		t.Run(name, func(t *testing.T) {
+			for _, good := range []bool{false, true} {
+				now := testStart
+				s := newSessions(func() time.Time { return now })
+				challenge, err := s.begin(node1, key)
+				if err != nil {
+					t.Fatal(err)
+				}
+				a := attempt{session: challenge.Session, challenge: challenge.Challenge, signer: signer, bound: key, presents: key, spoil: func(*api.SessionProof) {}}
+				if !good {
+					disturb(&a)
+				}
+				now = now.Add(a.wait)
+				proof := prover(a.signer, a.challenge, a.bound)
+				a.spoil(&proof)
+				token, err := s.prove(a.session, signer.AK(), a.presents, proof)
+				if !good && !errors.Is(err, ErrSession) {
+					t.Errorf("%v, want ErrSession", err)
+				}
+				if good && (err != nil || token.Token == "") {
+					t.Errorf("without the fault: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func openSession(t *testing.T, s *sessions, agent attest.AgentID, key attest.Digest) (api.SessionChallenge, api.SessionToken) {
+	t.Helper()
+	challenge, err := s.begin(agent, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := s.prove(challenge.Session, testSigners()[0].AK(), key, prover(testSigners()[0], challenge.Challenge, key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return challenge, token
+}
+
+func TestSessionToken(t *testing.T) {
+	now := testStart
+	s := newSessions(func() time.Time { return now })
+	key, otherKey := attest.SHA256.Sum([]byte("TLS key")), attest.SHA256.Sum([]byte("another TLS key"))
+	challenge, first := openSession(t, s, node1, key)
+
+	if _, err := s.prove(challenge.Session, testSigners()[0].AK(), key, prover(testSigners()[0], challenge.Challenge, key)); !errors.Is(err, ErrSession) {
+		t.Errorf("a challenge served twice: %v", err)
+	}
+	if who, err := s.agentOf(first.Token, key); who != node1 || err != nil {
+		t.Errorf("a good token: %q, %v", who, err)
+	}
+	for name, try := range map[string]func() (attest.AgentID, error){
+		"over another TLS key": func() (attest.AgentID, error) { return s.agentOf(first.Token, otherKey) },
+		"of nobody":            func() (attest.AgentID, error) { return s.agentOf("", key) },
+		"guessed":              func() (attest.AgentID, error) { return s.agentOf(first.Token[:len(first.Token)-1]+"x", key) },
+	} {
+		if who, err := try(); !errors.Is(err, ErrSession) || who != "" {
+			t.Errorf("a token %s: %q, %v", name, who, err)
+		}
+	}
+	_, second := openSession(t, s, node1, otherKey)
+	if _, err := s.agentOf(first.Token, key); !errors.Is(err, ErrSession) {
+		t.Errorf("the token before the last one: %v", err)
+	}
+	if _, err := s.agentOf(second.Token, otherKey); err != nil {
+		t.Errorf("the last token: %v", err)
+	}
+	now = now.Add(tokenLifetime + time.Second)
+	if _, err := s.agentOf(second.Token, otherKey); !errors.Is(err, ErrSession) {
+		t.Errorf("an expired token: %v", err)
+	}
+}
+
+// Anybody may ask for challenges; what is kept of them is bounded, and a flood locks nobody out.
+func TestChallengesAreBounded(t *testing.T) {
+	now := testStart
+	s := newSessions(func() time.Time { return now })
+	key := attest.SHA256.Sum([]byte("TLS key"))
+	for range maxChallenges + 10 {
+		if _, err := s.begin("stranger", key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(s.challenges) != maxChallenges {
+		t.Errorf("%d challenges are kept, want %d", len(s.challenges), maxChallenges)
+	}
+	openSession(t, s, node1, key)
+	now = now.Add(challengeLifetime + time.Second)
+	for range 2 {
+		if _, err := s.begin("stranger", key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(s.challenges) != 2 {
+		t.Errorf("%d challenges are kept after all others expired", len(s.challenges))
+	}
+}
