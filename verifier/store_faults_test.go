@@ -93,9 +93,14 @@ func TestLoserOfAConflictReadsAgain(t *testing.T) {
 		watching := f.watch()
 		b := f.enrol(node1, "base")
 		sleep(time.Second)
+		f.on(func() { b.run("/usr/bin/true", "") })
+		sleep(round) // accepted and not written yet: the loser drops that too
 		other, err := f.store.Node(t.Context(), node1)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if have := f.node(node1).State.IMA.Position; other.State.IMA.Position >= have {
+			t.Fatalf("%d of %d entries are stored", other.State.IMA.Position, have)
 		}
 		row := Transition{Seq: other.State.Seq + 1, Node: node1, At: time.Now(), From: attest.Trusted, To: attest.Paused, Cause: "pause"}
 		other.State.Seq, other.State.Paused, other.State.Shown = row.Seq, true, attest.Paused
