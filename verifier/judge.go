@@ -371,5 +371,5 @@ func (st Stored) judge(s State, who Subject) (j judgement, ok bool) {
 	return j, !j.listBroken && !j.logBroken && !missing && j.ima.Position == s.IMA.Position
 }
 
-// Lifetime of a nonce: an answer that takes longer is dropped by the driver.
+// nonceLifetime bounds a round: the driver drops an answer that takes longer.
 const nonceLifetime = 60 * time.Second
