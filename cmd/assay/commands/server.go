@@ -21,7 +21,7 @@ func serverCommand() *cobra.Command {
 			"ASSAY_LISTEN_API and so on; --check-config prints the effective values.",
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg := serve.Default()
-			source := conf.Source{Path: file, Environment: os.Environ()}
+			source := conf.Source{Path: file, Environ: os.Environ()}
 			if err := conf.Load(source, &cfg); err != nil {
 				return cli.Usage(err)
 			}

@@ -152,7 +152,7 @@ func (s *server) assemble() error {
 		return err
 	}
 	s.verifier, err = verifier.New(verifier.Config{
-		Store: s.store.Nodes(), Evidence: s.store.Evidence(), Policies: s.store.Policies(), Collector: verifier.NewPull(client, nil),
+		Store: s.store.Nodes(), Evidence: s.store.Nodes(), Policies: s.store.Policies(), Collector: verifier.NewPull(client, nil),
 		Interval: time.Duration(cfg.Interval), Log: s.log.With("role", "verifier"), Metrics: s.registry,
 	})
 	if err != nil {
@@ -180,7 +180,7 @@ func (s *server) nativeAPI(client mtls.Source) error {
 		return err
 	}
 	s.api = verifier.NewAPI(verifier.APIConfig{
-		Verifier: s.verifier, Evidence: s.store.Evidence(), Policies: s.store.Policies(), Roots: s.store.Roots(), Tokens: s.store.Tokens(),
+		Verifier: s.verifier, Evidence: s.store.Nodes(), Policies: s.store.Policies(), Roots: s.store.Roots(), Tokens: s.store.Tokens(),
 		Registrar: verifier.NewRegistrarClient("https://"+net.JoinHostPort(host, port), config),
 		Pending:   pending{s.registrar}, Issue: s.issue, Clients: s.clients, Pin: s.authority.Pin(),
 		Bootstrap:     api.Bootstrap{RegistrarPort: number, ServerCAs: string(s.authority.ServerCAs()), ClientCAs: string(s.authority.ClientCAs())},
