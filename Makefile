@@ -3,8 +3,7 @@ GO        ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.1
 BUILD      = build
 PROGRAMS   = assay assay-agent assay-labinit
-VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS    = -s -w -X github.com/assay-project/assay/cmd/assay/commands.Version=$(VERSION)
+LDFLAGS    = -s -w
 export CGO_ENABLED = 0
 
 .PHONY: all build demo test lint bench fuzz vuln packages-demo packages-test clean

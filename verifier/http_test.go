@@ -39,7 +39,6 @@ type site struct {
 	verifier  *Verifier
 	agents    map[attest.AgentID]Registered
 	boxes     map[string]*box
-	allow     bool // first use
 }
 
 // Agent implements Registrar.

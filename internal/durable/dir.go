@@ -72,9 +72,17 @@ func (d *Dir) Close() error {
 // acquire takes the lock. The file is never removed: a second process could hold the lock of the removed file while a third
 // makes a new one.
 func acquire(path string) (*os.File, error) {
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	// The directory may belong to a less trusted user than this process still is: a link in the lock's place would have us truncate
+	// a file of that user's choice.
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if errors.Is(err, syscall.ELOOP) {
+		return nil, fmt.Errorf("its %s is a symbolic link: remove it", lockFile)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("is not writable: %w", err)
+	}
+	if err := ownFile(file); err != nil {
+		return nil, errors.Join(err, file.Close())
 	}
 	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
@@ -90,6 +98,19 @@ func acquire(path string) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("is not writable: %w", err), file.Close())
 	}
 	return file, nil
+}
+
+// ownFile refuses a lock that is no regular file, or that has another name elsewhere.
+func ownFile(file *os.File) error {
+	info, err := file.Stat()
+	if err != nil {
+		return fmt.Errorf("look at its %s: %w", lockFile, err)
+	}
+	status, ok := info.Sys().(*syscall.Stat_t)
+	if !info.Mode().IsRegular() || !ok || status.Nlink != 1 {
+		return fmt.Errorf("its %s is not a regular file with one name: remove it", lockFile)
+	}
+	return nil
 }
 
 // holder reads the process id that the lock's holder wrote; it serves the error text only.

@@ -192,3 +192,38 @@ func TestOpenRefusesUnusableDirectories(t *testing.T) {
 		})
 	}
 }
+
+// TestOpenRefusesPlantedLock: whoever owns the directory must not make a stronger process truncate a file elsewhere.
+func TestOpenRefusesPlantedLock(t *testing.T) {
+	for name, plant := range map[string]func(victim, lock string) error{"symbolic link": os.Symlink, "hard link": os.Link} {
+		t.Run(name, func(t *testing.T) {
+			base := t.TempDir()
+			victim, dir := filepath.Join(base, "victim"), filepath.Join(base, "state")
+			if err := os.WriteFile(victim, []byte("precious"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := plant(victim, filepath.Join(dir, "LOCK")); err != nil {
+				t.Fatal(err)
+			}
+			if d, err := Open(dir, "test 1"); err == nil {
+				t.Error("a planted lock was opened", d.Close())
+			}
+			if text, err := os.ReadFile(victim); err != nil || string(text) != "precious" {
+				t.Errorf("the victim holds %q, %v", text, err)
+			}
+			if err := os.Remove(filepath.Join(dir, "LOCK")); err != nil {
+				t.Fatal(err)
+			}
+			d, err := Open(dir, "test 1")
+			if err != nil {
+				t.Fatalf("without the planted lock: %v", err)
+			}
+			if err := d.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -21,28 +20,16 @@ func labCommand() *cobra.Command {
 		labUpCommand(), labDownCommand(), labExecCommand(), labListCommand(), labSuperviseCommand())
 }
 
-// labFolder is where machines live: one folder each.
-func labFolder(name string) (string, error) {
-	if name != "" && (strings.ContainsAny(name, "/\\") || strings.HasPrefix(name, ".")) {
-		return "", cli.Usage(fmt.Errorf("machine name %q: no slashes, and no dot at its start", name))
-	}
-	base := os.Getenv("XDG_STATE_HOME")
-	if base == "" {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", fmt.Errorf("find the state folder: %w", err)
-		}
-		base = filepath.Join(home, ".local", "state")
-	}
-	return filepath.Join(base, "assay", "lab", name), nil
-}
-
 // machineFolder takes a machine's name, or the path of a folder such as that of `demo --keep`.
 func machineFolder(text string) (string, error) {
 	if filepath.IsAbs(text) {
 		return text, nil
 	}
-	return labFolder(text)
+	dir, err := lab.Folder(text)
+	if err != nil {
+		return "", cli.Usage(err)
+	}
+	return dir, nil
 }
 
 func labUpCommand() *cobra.Command {
@@ -52,7 +39,7 @@ func labUpCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "up NAME", Short: "Make a machine and wait until it answers", Args: exactly(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			dir, err := labFolder(args[0])
+			dir, err := machineFolder(args[0])
 			if err != nil {
 				return err
 			}
@@ -118,7 +105,7 @@ func labListCommand() *cobra.Command {
 	return withOutput(&cobra.Command{
 		Use: "list", Short: "List the machines", Args: exactly(0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			base, err := labFolder("")
+			base, err := lab.Folder("")
 			if err != nil {
 				return err
 			}

@@ -14,9 +14,6 @@ import (
 	"github.com/assay-project/assay/internal/cli"
 )
 
-// Version is set by the build.
-var Version = "dev"
-
 // Exit codes of the program beyond those of internal/cli: `node show --exit-code` tells the verdict by them.
 const (
 	ExitFailed     = 3 // the verdict is Failed; also: a thing that is needed is missing
@@ -30,12 +27,12 @@ or something that the command needs is missing (demo, lab); 4 the verdict is nei
 func Root() *cobra.Command {
 	root := &cobra.Command{
 		Use: "assay", Short: "Integrity attestation for machines and Kubernetes, anchored in their TPMs",
-		Long: "assay asks machines for proof of what they booted and run, and tells which of them are still yours.\n\n" + exitCodesHelp,
-		Args: cobra.NoArgs, Version: Version,
+		Long:    "assay asks machines for proof of what they booted and run, and tells which of them are still yours.\n\n" + exitCodesHelp,
+		Version: cli.Version(),
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.PersistentFlags().String("config", "", "the file that `assay login` writes (default $ASSAYCONFIG or ~/.config/assay/config.yaml)")
-	root.AddCommand(serverCommand(), loginCommand(), nodeCommand(), policyCommand(), endorsementCommand(), tokenCommand(), certCommand(), labCommand(), demoCommand())
+	root.AddCommand(cli.VersionCommand(), serverCommand(), loginCommand(), nodeCommand(), policyCommand(), endorsementCommand(), tokenCommand(), certCommand(), labCommand(), demoCommand())
 	return root
 }
 

@@ -39,7 +39,7 @@ func serverCommand() *cobra.Command {
 				_, err = c.OutOrStdout().Write(text)
 				return err
 			}
-			return serve.Run(c.Context(), serve.Options{Config: cfg, Version: Version, Out: c.OutOrStdout(), Log: c.ErrOrStderr()})
+			return serve.Run(c.Context(), serve.Options{Config: cfg, Version: cli.Version(), Out: c.OutOrStdout(), Log: c.ErrOrStderr()})
 		},
 	}
 	c.Flags().StringVarP(&file, "file", "f", "", "configuration file (YAML); without one the defaults and the environment hold")
