@@ -208,7 +208,7 @@ func TestOpenRefusesPlantedLock(t *testing.T) {
 			if err := plant(victim, filepath.Join(dir, "LOCK")); err != nil {
 				t.Fatal(err)
 			}
-			if d, err := Open(dir, "test 1"); err == nil {
+			if d, err := durable.Open(dir, "test 1"); err == nil {
 				t.Error("a planted lock was opened", d.Close())
 			}
 			if text, err := os.ReadFile(victim); err != nil || string(text) != "precious" {
@@ -217,7 +217,7 @@ func TestOpenRefusesPlantedLock(t *testing.T) {
 			if err := os.Remove(filepath.Join(dir, "LOCK")); err != nil {
 				t.Fatal(err)
 			}
-			d, err := Open(dir, "test 1")
+			d, err := durable.Open(dir, "test 1")
 			if err != nil {
 				t.Fatalf("without the planted lock: %v", err)
 			}
