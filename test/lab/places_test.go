@@ -22,10 +22,11 @@ func TestPlacesToRunFrom(t *testing.T) {
 	for _, place := range []struct {
 		name, path, line string
 	}{
-		{"tmpfs of /dev/shm", "/dev/shm/evil-shm", `cp /bin/busybox /dev/shm/evil-shm && echo >> /dev/shm/evil-shm && /dev/shm/evil-shm true`},
-		{"memfd", "/memfd:evil-memfd_(deleted)", `cp /bin/busybox /tmp/x && echo 2 >> /tmp/x && memfdrun evil-memfd /tmp/x true`},
-		{"loop mount", "/mnt/loop/evil-loop", `mkdir -p /mnt/loop && mount -o loop /root/loop.img /mnt/loop && cp /bin/busybox /mnt/loop/evil-loop && echo 3 >> /mnt/loop/evil-loop && /mnt/loop/evil-loop true`},
-		{"overlay", "/mnt/merged/evil-overlay", `mkdir -p /mnt/o /mnt/merged && mount -t tmpfs none /mnt/o && mkdir /mnt/o/up /mnt/o/work && mount -t overlay overlay -o lowerdir=/bin,upperdir=/mnt/o/up,workdir=/mnt/o/work /mnt/merged && cp /bin/busybox /mnt/merged/evil-overlay && echo 4 >> /mnt/merged/evil-overlay && /mnt/merged/evil-overlay true`},
+		{"tmpfs of /dev/shm", "/dev/shm/true", `cp /bin/busybox /dev/shm/true && echo 1 >> /dev/shm/true && /dev/shm/true`},
+		{"memfd", "memfd:evil", `cp /bin/busybox /tmp/true && echo 2 >> /tmp/true && memfdrun evil /tmp/true`},
+		{"loop mount", "/mnt/loop/true", `mkdir -p /mnt/loop && mount -o loop /root/loop.img /mnt/loop && cp /bin/busybox /mnt/loop/true && echo 3 >> /mnt/loop/true && /mnt/loop/true`},
+		{"overlay", "/mnt/merged/true", `mkdir -p /mnt/o /mnt/merged && mount -t tmpfs none /mnt/o && mkdir /mnt/o/low /mnt/o/up /mnt/o/work && ` +
+			`mount -t overlay overlay -o lowerdir=/mnt/o/low,upperdir=/mnt/o/up,workdir=/mnt/o/work /mnt/merged && cp /bin/busybox /mnt/merged/true && echo 4 >> /mnt/merged/true && /mnt/merged/true`},
 	} {
 		t.Run(place.name, func(t *testing.T) {
 			in(t, s, place.line)
