@@ -29,6 +29,8 @@ type walk struct {
 	// policyPaths are where they are loaded from.
 	policyPaths []string
 	keys        []policy.Key
+	// settled says that an approved digest alone decides: the list has begun, no key may be signed with, an IMA policy is loaded.
+	settled bool
 	// early is the first entry that came before an IMA policy and must not; earlyCount counts them.
 	early      *attest.Failure
 	earlyCount int
@@ -42,13 +44,14 @@ func (s *subject) walkList(result *attest.Result) Progress {
 	w := s.newWalk(result)
 	if len(s.runtimes) > 0 {
 		atBoot := s.list.First() == 0
-		for _, e := range s.list.All() {
+		for _, e := range s.list.Except(w.approved) {
 			if atBoot && !isAggregate(&e) {
 				w.aggregateFailed = true
 				w.fail(&e, attest.BootAggregateMismatch, w.aggregates, "The list begins with %.200q and not with boot_aggregate.", e.Path)
 			}
 			atBoot = false
 			w.judge(&e)
+			w.settled = len(w.keys) == 0 && (len(w.imaPolicies) == 0 || w.progress.IMAPolicy)
 		}
 		w.end()
 	}
@@ -121,6 +124,24 @@ func (w *walk) violation(e *ima.Entry) {
 
 func (w *walk) any(approves func(*policy.Runtime) bool) bool {
 	return slices.ContainsFunc(w.subject.runtimes, approves)
+}
+
+// approved is the short way for nearly every entry of nearly every list. It says nothing that judge would not say.
+func (w *walk) approved(path, sha256 []byte) bool {
+	if !w.settled {
+		return false
+	}
+	for _, place := range w.policyPaths {
+		if place == string(path) {
+			return false
+		}
+	}
+	for _, p := range w.subject.runtimes {
+		if p.ApprovesFile(path, sha256) {
+			return true
+		}
+	}
+	return false
 }
 
 // isAggregate reports whether an entry is a boot_aggregate. A violation's name is covered by no PCR, and a buffer may have any name.

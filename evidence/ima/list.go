@@ -276,6 +276,16 @@ func cutSHA256(field []byte) (sum []byte, found bool) {
 	return nil, false
 }
 
+// plainFile returns name and digest of a record of ima-ng or ima-sig with a SHA-256 digest and without a violation.
+func (l *List) plainFile(r record) (name, sum []byte, ok bool) {
+	if r.flags&flagViolation != 0 || r.template != templateNG && r.template != templateSig {
+		return nil, nil, false
+	}
+	data := l.data(r)
+	sum, ok = cutSHA256(data[:r.nameAt-4])
+	return data[r.nameAt : r.nameAt+r.nameSize], sum, ok
+}
+
 // digest returns the measured digest of a record, and its algorithm or 0.
 func (l *List) digest(r record) (attest.Hash, []byte) {
 	if r.template >= knownTemplates {

@@ -272,6 +272,48 @@ func TestReplaySkipsProven(t *testing.T) {
 	}
 }
 
+// Except asks about files without a violation and with a SHA-256 digest, and leaves out what is approved and nothing else.
+func TestReplayExcept(t *testing.T) {
+	sha512 := attest.SHA512.Sum(nil)
+	all := append(boot(8),
+		measurement{template: "ima-sig", prefix: "sha256:", digest: make([]byte, 32), name: "/signed", tail: []byte{3}},
+		measurement{template: "ima-buf", prefix: "sha256:", digest: make([]byte, 32), name: "/buffer"},
+		measurement{template: "ima-ng", prefix: "sha512:", digest: sha512.Bytes(), name: "/sha512"},
+		measurement{template: "ima-ng", prefix: "sha256:", digest: make([]byte, 32), name: "/violation", violation: true},
+		measurement{template: "ima-ng", prefix: "sha256:", digest: make([]byte, 32), name: "/pcr11", pcr: 11},
+		measurement{template: "ima-ng", prefix: "sha256:", digest: make([]byte, 32), name: "/last"})
+	replayed, failures := round{list: asciiOf(attest.SHA1, all...), covers: all}.replay(t)
+	if failures != nil {
+		t.Fatal(failures)
+	}
+	approved := map[string]bool{"/signed": true, "/buffer": true, "/sha512": true, "/violation": true, "/pcr11": true}
+	var want, got []string
+	for position, e := range replayed.All() {
+		if e.Path != "/signed" {
+			want = append(want, fmt.Sprint(position, e.Path, e.Digest))
+		}
+	}
+	asked := map[string]bool{}
+	approve := func(name, sum []byte) bool {
+		asked[string(name)] = true
+		return len(sum) == 32 && approved[string(name)]
+	}
+	for position, e := range replayed.Except(approve) {
+		got = append(got, fmt.Sprint(position, e.Path, e.Digest))
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("entries (-want +got):\n%s", diff)
+	}
+	if !asked["/last"] || asked["/buffer"] || asked["/sha512"] || asked["/violation"] || asked["/pcr11"] {
+		t.Errorf("asked about %v", asked)
+	}
+	for position := range replayed.Except(func(_, _ []byte) bool { return false }) {
+		if position == 2 {
+			break // an early end is no fault
+		}
+	}
+}
+
 // Nothing new: the quoted PCR must stand where the last round left it.
 func TestReplayNothingNew(t *testing.T) {
 	all := boot(5)
