@@ -63,12 +63,17 @@ func (a *API) listNodes(w http.ResponseWriter, r *http.Request, _ caller) error 
 	return nil
 }
 
-func (a *API) showNode(w http.ResponseWriter, r *http.Request, _ caller) error {
+// node is the node that a path names, as its goroutine last published it.
+func (a *API) node(r *http.Request) (Node, error) {
 	id, err := pathID(r)
 	if err != nil {
-		return err
+		return Node{}, err
 	}
-	n, err := a.cfg.Verifier.Show(id)
+	return a.cfg.Verifier.Show(id)
+}
+
+func (a *API) showNode(w http.ResponseWriter, r *http.Request, _ caller) error {
+	n, err := a.node(r)
 	if err != nil {
 		return err
 	}
@@ -216,11 +221,7 @@ func (a *API) results(w http.ResponseWriter, r *http.Request, _ caller) error {
 }
 
 func (a *API) failures(w http.ResponseWriter, r *http.Request, _ caller) error {
-	id, err := pathID(r)
-	if err != nil {
-		return err
-	}
-	n, err := a.cfg.Verifier.Show(id)
+	n, err := a.node(r)
 	if err != nil {
 		return err
 	}
