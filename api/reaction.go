@@ -1,0 +1,88 @@
+package api
+
+import (
+	"time"
+
+	"github.com/assay-project/assay/attest"
+)
+
+// Paths of reactions. The operator claims with POST PathReactions/{id}/claim and reports with POST PathReactions/{id}/report.
+const (
+	PathReactions  = "/api/v1/reactions"
+	PathSuspension = "/api/v1/suspension"
+)
+
+// ReactionKind is one thing that is done to a node of a cluster.
+type ReactionKind string
+
+// The kinds. Cordon is a convenience: a node can undo it by itself.
+const (
+	ReactLabel  ReactionKind = "Label"
+	ReactTaint  ReactionKind = "Taint"
+	ReactNotify ReactionKind = "Notify"
+	ReactCordon ReactionKind = "Cordon"
+)
+
+// ReactionCause says what a reaction rests on.
+type ReactionCause string
+
+// The causes: a failure that a quote proves, or no accepted evidence for too long.
+const (
+	CauseFailure ReactionCause = "Failure"
+	CauseSilence ReactionCause = "Silence"
+)
+
+// ReactionState is where a reaction stands.
+type ReactionState string
+
+// The states. Waiting (for budget, or while suspended), Due, Claimed, Applied, Lifting (trust returned: to be undone) are open;
+// Lifted and Dropped (trust returned before anything was done) are ends.
+const (
+	ReactionWaiting ReactionState = "Waiting"
+	ReactionDue     ReactionState = "Due"
+	ReactionClaimed ReactionState = "Claimed"
+	ReactionApplied ReactionState = "Applied"
+	ReactionLifting ReactionState = "Lifting"
+	ReactionLifted  ReactionState = "Lifted"
+	ReactionDropped ReactionState = "Dropped"
+)
+
+// Reaction is a server's decision to react to one node, and what became of it: an item of PathReactions.
+type Reaction struct {
+	// ID is unique and never used again; later decisions have higher ones.
+	ID   uint64         `json:"id"`
+	Node attest.AgentID `json:"node"`
+	// Identity is the Kubernetes Node, as bound when the decision was made.
+	Identity *NodeIdentity  `json:"identity,omitempty"`
+	Kinds    []ReactionKind `json:"kinds"`
+	Cause    ReactionCause  `json:"cause"`
+	// Seq is the transition that the decision rests on, Owner whose budget it takes.
+	Seq    uint64        `json:"seq"`
+	Owner  string        `json:"owner"`
+	DryRun bool          `json:"dryRun,omitempty"`
+	State  ReactionState `json:"state"`
+	// Lifting says of a claimed reaction that it is claimed to be undone.
+	Lifting bool      `json:"lifting,omitempty"`
+	Opened  time.Time `json:"opened"`
+	Changed time.Time `json:"changed"`
+	// ClaimedBy is the operator that works on it, until the lease ends.
+	ClaimedBy string    `json:"claimedBy,omitempty"`
+	Lease     time.Time `json:"lease,omitzero"`
+	// Detail is why it waits, or what the operator reported.
+	Detail string `json:"detail,omitempty"`
+}
+
+// ReactionReport is what the operator says of a reaction that it claimed.
+type ReactionReport struct {
+	// Done: applied, or undone where it was claimed for lifting. Otherwise it is tried again later.
+	Done   bool   `json:"done"`
+	Detail string `json:"detail,omitempty"`
+}
+
+// Suspension stops all reactions: GET and PUT PathSuspension. What was applied is still undone when trust returns.
+type Suspension struct {
+	Suspended bool      `json:"suspended"`
+	By        string    `json:"by,omitempty"`
+	Reason    string    `json:"reason,omitempty"`
+	At        time.Time `json:"at,omitzero"`
+}
