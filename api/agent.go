@@ -9,7 +9,7 @@ import (
 	"github.com/assay-project/assay/attest"
 )
 
-// Paths of the agent's part of the API. Bootstrap is open; the rest needs a session.
+// Paths of the agent's part of the API. Bootstrap is open; the rest needs a session, and heartbeat and preflight that or Unproven.
 const (
 	PathAgentBootstrap = "/api/v1/agent/bootstrap"
 	PathAgentSessions  = "/api/v1/agent/sessions"
@@ -44,14 +44,16 @@ type SessionChallenge struct {
 }
 
 // SessionProof answers the challenge: PUT PathAgentSessions/{session}. Attest is the TPMS_ATTEST of TPM2_Certify of the AK by itself
-// with the qualifying data of SessionDomain, Signature the TPMT_SIGNATURE.
+// with the qualifying data of SessionDomain, Signature the TPMT_SIGNATURE. NodeToken, in Kubernetes, is the projected token that claims the
+// node (Claim); it proves nothing of the session.
 type SessionProof struct {
 	Attest    []byte `json:"attest"`
 	Signature []byte `json:"signature"`
+	NodeToken string `json:"nodeToken,omitempty"`
 }
 
 // SessionToken is the answer, status 200. The token goes into "Authorization: Bearer" and holds only for connections with
-// the same TLS key. An agent without a TPM sends its join token there instead.
+// the same TLS key. An agent without a TPM sends its join token's ID.SECRET there instead (Unproven).
 type SessionToken struct {
 	Token   string    `json:"token"`
 	Expires time.Time `json:"expires"`

@@ -67,6 +67,11 @@ type Node struct {
 	// Interval between rounds, in seconds.
 	Interval float64 `json:"interval"`
 	Paused   bool    `json:"paused"`
+	// TpmPresent is false for an agent without a TPM, which is not enrolled and Unappraised for the Reason NoTpm (C3).
+	TpmPresent bool   `json:"tpmPresent"`
+	Reason     string `json:"reason,omitempty"`
+	// KubernetesNode is the node that the operator found to be the agent's (Claim).
+	KubernetesNode *KubernetesNode `json:"kubernetesNode,omitempty"`
 	// Enrolment: who vouches for the EK; FirstUse when nobody does.
 	EndorsedBy string    `json:"endorsedBy,omitempty"`
 	FirstUse   bool      `json:"firstUse,omitempty"`
@@ -78,6 +83,9 @@ type Node struct {
 	// Heartbeat is what the agent last said of itself; nothing in it is proven.
 	Heartbeat *AgentReport `json:"heartbeat,omitempty"`
 }
+
+// ReasonNoTpm is the Reason of a node without a TPM.
+const ReasonNoTpm = "NoTpm"
 
 // AgentReport is what an agent said over its session: unproven, for people.
 type AgentReport struct {

@@ -44,11 +44,13 @@ func Operations() []Operation {
 		{Method: "GET", Path: PathRegistered, Summary: "List the agents that registered and proved their keys", Response: Page[Registered]{}, Status: 200},
 		{Method: "GET", Path: PathPending, Summary: "List registrations that wait for a person", Response: Page[Pending]{}, Status: 200},
 		{Method: "POST", Path: PathPending + "/{id}/approve", Summary: "Let a pending registration in", Status: 204},
+		{Method: "GET", Path: PathClaims, Summary: "List the unanswered claims of agents to Kubernetes nodes, oldest first; for the operator alone", Response: Page[Claim]{}, Status: 200},
+		{Method: "POST", Path: PathClaims + "/{id}", Summary: "Accept or refuse a claim", Request: ClaimAnswer{}, Status: 204},
 		{Method: "GET", Path: PathOpenAPI, Summary: "This document", ResponseType: "application/json", Status: 200},
 		{Method: "GET", Path: PathAgentBootstrap, Summary: "What an agent needs to know of its server", Response: Bootstrap{}, Status: 200},
 		{Method: "POST", Path: PathAgentSessions, Summary: "Begin a session: a challenge for the AK", Request: SessionRequest{}, Response: SessionChallenge{}, Status: 201},
 		{Method: "PUT", Path: PathAgentSessions + "/{session}", Summary: "Answer the challenge", Request: SessionProof{}, Response: SessionToken{}, Status: 200},
-		{Method: "POST", Path: PathAgentHeartbeat, Summary: "Say that the agent lives", Request: Heartbeat{}, Status: 204},
-		{Method: "POST", Path: PathAgentPreflight, Summary: "Say what the agent found out about its machine", Request: Preflight{}, Status: 204},
+		{Method: "POST", Path: PathAgentHeartbeat, Summary: "Say that the agent lives", Request: HeartbeatRequest{}, Status: 204},
+		{Method: "POST", Path: PathAgentPreflight, Summary: "Say what the agent found out about its machine", Request: PreflightRequest{}, Status: 204},
 	}
 }
