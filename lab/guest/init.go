@@ -118,7 +118,7 @@ func PowerOff() {
 	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 }
 
-// Serve is the working child of Init: modules, early services, network, the exec service, the other services. It returns only with an error.
+// Serve is the working child of Init: modules, the TPM's clock, early services, network, the exec service, the other services. It returns only with an error.
 func Serve(ctx context.Context, log *slog.Logger) error {
 	if err := ownRoot("/"); err != nil {
 		return err
@@ -133,6 +133,7 @@ func Serve(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	go KeepClock(ctx, log)
 	start := func(afterNetwork bool) {
 		for _, s := range services {
 			if s.AfterNetwork == afterNetwork {
