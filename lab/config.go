@@ -41,6 +41,10 @@ type Config struct {
 	// busybox and its links fill what is missing.
 	Tree  string
 	Files []File
+	// Modules are kernel modules that are loaded at each start, with what they depend on, beside those that every machine has.
+	Modules []string
+	// Taps are further network cards.
+	Taps []Tap
 	// Services are kept running by the machine's init.
 	Services []guest.Service
 	// IMAPolicy is installed as /etc/ima/ima-policy and loaded by path before anything of the root file system is executed. Nil means
@@ -124,6 +128,11 @@ func (c Config) withDefaults() (Config, error) {
 	for _, p := range c.Forward {
 		if p.Guest <= 0 || p.Guest > 65535 || p.Host < 0 || p.Host > 65535 {
 			mistake("forwarded port %d to %d: out of range", p.Host, p.Guest)
+		}
+	}
+	for _, tap := range c.Taps {
+		if err := tap.check(); err != nil {
+			mistake("tap %q: %w", tap.Name, err)
 		}
 	}
 	for _, arg := range c.KernelArgs {

@@ -30,11 +30,13 @@ func TestConfigMistakesAreReportedAtOnce(t *testing.T) {
 	_, err := Config{
 		Firmware: "coreboot", MemoryMiB: 16, Init: "/no/such/init", Files: []File{{Path: "relative"}, {Path: "/a/../b"}},
 		Forward: []Port{{Guest: 0}, {Guest: 80, Host: 70000}}, KernelArgs: []string{"two words"},
+		Taps: []Tap{{Name: "a/b"}, {Name: "sixteen-letters-"}, {Name: "tap0", Address: "10.0.0.1", Gateway: "::1"}},
 	}.withDefaults()
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, want := range []string{"no folder", `"coreboot"`, "16 MiB", "/no/such/init", `"relative"`, `"/a/../b"`, "port 0 to 0", "port 70000 to 80", `"two words"`} {
+	for _, want := range []string{"no folder", `"coreboot"`, "16 MiB", "/no/such/init", `"relative"`, `"/a/../b"`, "port 0 to 0", "port 70000 to 80", `"two words"`,
+		`tap "a/b"`, `tap "sixteen-letters-"`, `address "10.0.0.1"`, `gateway "::1"`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("nothing about %s in:\n%v", want, err)
 		}
@@ -207,10 +209,12 @@ func TestCPUVirtualises(t *testing.T) {
 }
 
 func TestQEMUArgs(t *testing.T) {
-	s := spec{Firmware: OVMF, MemoryMiB: 512, Kernel: "/k", Append: "a b", Forward: []Port{{Guest: 9002, Host: 21000}}, ExecPort: 22000}
+	s := spec{Firmware: OVMF, MemoryMiB: 512, Kernel: "/k", Append: "a b", Forward: []Port{{Guest: 9002, Host: 21000}}, ExecPort: 22000,
+		Taps: []plug{{MAC: "52:54:00:80:00:01"}, {MAC: "52:54:00:80:00:02"}}}
 	args := strings.Join(qemuArgs(s, []string{"-accel", "kvm"}, "tpm/sock"), " ")
 	for _, want := range []string{
 		"hostfwd=tcp:127.0.0.1:21000-10.0.2.15:9002", "restrict=on,hostfwd=tcp:127.0.0.1:22000-10.0.3.15:7070", "socket,id=tpm,path=tpm/sock", ovmfCode, "file=" + varsFile, "-accel kvm",
+		"tap,id=tap0,fd=3", "tap,id=tap1,fd=4", "netdev=tap1,romfile=,mac=52:54:00:80:00:02",
 	} {
 		if !strings.Contains(args, want) {
 			t.Errorf("nothing about %s in %s", want, args)

@@ -40,7 +40,8 @@ type spec struct {
 	Append    string   `json:"append"` // the kernel's command line
 	Forward   []Port   `json:"forward"`
 	ExecPort  int      `json:"execPort"` // on the host's loopback
-	Key       string   `json:"key"`      // of the exec service, hex; the file is private to its owner
+	Taps      []plug   `json:"taps,omitempty"`
+	Key       string   `json:"key"` // of the exec service, hex; the file is private to its owner
 }
 
 // commandLine is what the kernel is told. ima_policy=tcb has the kernel record the load of our own policy, which then replaces it.
@@ -48,6 +49,9 @@ func commandLine(cfg Config) string {
 	args := []string{"console=ttyS0", "quiet", "panic=-1", "ima_policy=tcb", "ima_hash=sha256", "ima_template=" + cfg.IMATemplate}
 	return strings.Join(append(args, cfg.KernelArgs...), " ")
 }
+
+// firstExtraFile is the descriptor that exec.Cmd gives the first of its ExtraFiles; the taps are QEMU's.
+const firstExtraFile = 3
 
 // qemuArgs is QEMU's command line. Paths of the machine's folder are relative to it: a socket's path must be short. QMP is on QEMU's own
 // stdin and stdout, so nobody but the supervisor can hold it.
@@ -63,6 +67,10 @@ func qemuArgs(s spec, accelerator []string, tpmSocket string) []string {
 		"-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng",
 		"-netdev", machineNetdev(s.Forward), "-device", "virtio-net-pci,netdev=" + machineNet + ",romfile=,mac=" + guest.MachineMAC,
 		"-netdev", controlNetdev(s.ExecPort), "-device", "virtio-net-pci,netdev=control,romfile=,mac=" + guest.ControlMAC,
+	}
+	for i, tap := range s.Taps {
+		args = append(args, "-netdev", fmt.Sprintf("tap,id=tap%d,fd=%d", i, firstExtraFile+i),
+			"-device", fmt.Sprintf("virtio-net-pci,netdev=tap%d,romfile=,mac=%s", i, tap.MAC))
 	}
 	if s.Firmware == OVMF {
 		args = append(args, "-drive", "if=pflash,format=raw,readonly=on,file="+ovmfCode, "-drive", "if=pflash,format=raw,file="+varsFile)

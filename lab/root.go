@@ -26,7 +26,7 @@ const (
 )
 
 // stageRoot makes the tree that becomes the machine's root file system.
-func stageRoot(ctx context.Context, tree string, cfg Config, kernel Kernel, modules []module, key string) error {
+func stageRoot(ctx context.Context, tree string, cfg Config, s spec, modules []module) error {
 	if err := os.MkdirAll(tree, 0o755); err != nil {
 		return fmt.Errorf("stage root: %w", err)
 	}
@@ -35,7 +35,7 @@ func stageRoot(ctx context.Context, tree string, cfg Config, kernel Kernel, modu
 			return fmt.Errorf("copy %s: %w", cfg.Tree, err)
 		}
 	}
-	own, err := labFiles(cfg, kernel, modules, key)
+	own, err := labFiles(cfg, s, modules)
 	if err != nil {
 		return err
 	}
@@ -58,24 +58,31 @@ func stageRoot(ctx context.Context, tree string, cfg Config, kernel Kernel, modu
 }
 
 // labFiles are what the machine's init reads, and what every program expects of a system unless the caller brought it.
-func labFiles(cfg Config, kernel Kernel, modules []module, key string) ([]File, error) {
+func labFiles(cfg Config, s spec, modules []module) ([]File, error) {
 	services, err := json.MarshalIndent(cfg.Services, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("encode services: %w", err)
 	}
 	files := []File{
 		{Path: guest.InitPath, Mode: 0o755, Source: cfg.Init},
-		{Path: guest.KeyPath, Mode: 0o600, Data: []byte(key)},
+		{Path: guest.KeyPath, Mode: 0o600, Data: []byte(s.Key)},
 	}
 	if len(cfg.Services) > 0 {
 		files = append(files, File{Path: guest.ServicesPath, Mode: 0o644, Data: services})
+	}
+	if len(s.Taps) > 0 {
+		cards, err := json.MarshalIndent(cards(s.Taps), "", "  ")
+		if err != nil {
+			return nil, fmt.Errorf("encode cards: %w", err)
+		}
+		files = append(files, File{Path: guest.CardsPath, Mode: 0o644, Data: cards})
 	}
 	if len(cfg.IMAPolicy) > 0 {
 		files = append(files, File{Path: guest.PolicyPath, Mode: 0o644, Data: cfg.IMAPolicy})
 	}
 	var order strings.Builder
 	for _, m := range modules {
-		path := "/lib/modules/" + kernel.Release + "/" + m.path
+		path := "/lib/modules/" + s.Release + "/" + m.path
 		fmt.Fprintln(&order, path)
 		files = append(files, File{Path: path, Mode: 0o644, Data: m.data})
 	}

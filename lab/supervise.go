@@ -89,6 +89,7 @@ type supervisor struct {
 	gone  chan error // QEMU's end; nil while the machine is off
 	qmp   *qmp
 	tpm   *swtpm.Emulator
+	taps  []*os.File // open over power cuts: a tap that was made for this machine lives as long as they
 	ended string
 }
 
@@ -177,6 +178,13 @@ func (s *supervisor) powerCut() error {
 
 func (s *supervisor) startQEMU() error {
 	s.ended = ""
+	for _, tap := range s.spec.Taps[len(s.taps):] {
+		f, err := openTap(tap.Tap)
+		if err != nil {
+			return err
+		}
+		s.taps = append(s.taps, f)
+	}
 	accel, err := accelerator()
 	if err != nil {
 		return err
@@ -186,7 +194,7 @@ func (s *supervisor) startQEMU() error {
 		return err
 	}
 	cmd := exec.Command(bin, qemuArgs(s.spec, accel, s.tpm.Control())...)
-	cmd.Dir = s.folder
+	cmd.Dir, cmd.ExtraFiles = s.folder, s.taps
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	log, err := os.OpenFile(filepath.Join(s.folder, qemuLog), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -237,6 +245,9 @@ func (s *supervisor) stop() error {
 	err := s.killQEMU()
 	if s.tpm != nil {
 		err = errors.Join(err, s.tpm.Stop())
+	}
+	for _, tap := range s.taps {
+		err = errors.Join(err, tap.Close())
 	}
 	return err
 }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -97,7 +98,7 @@ func prepare(ctx context.Context, cfg Config) (spec, error) {
 	if err != nil {
 		return spec{}, err
 	}
-	late, err := modules.resolve(rootModules, loaded)
+	late, err := modules.resolve(slices.Concat(rootModules, cfg.Modules), loaded)
 	if err != nil {
 		return spec{}, err
 	}
@@ -108,11 +109,11 @@ func prepare(ctx context.Context, cfg Config) (spec, error) {
 	rand.Read(key)
 	s := spec{
 		Firmware: cfg.Firmware, MemoryMiB: cfg.MemoryMiB, Kernel: kernel.Image, Release: kernel.Release,
-		Append: commandLine(cfg), Key: hex.EncodeToString(key),
+		Append: commandLine(cfg), Key: hex.EncodeToString(key), Taps: plugTaps(cfg.Taps),
 	}
 	cfg.Progress("making the root file system")
 	tree := filepath.Join(cfg.Dir, treeDir)
-	if err := stageRoot(ctx, tree, cfg, kernel, late, s.Key); err != nil {
+	if err := stageRoot(ctx, tree, cfg, s, late); err != nil {
 		return spec{}, err
 	}
 	if err := makeDisk(ctx, filepath.Join(cfg.Dir, diskFile), tree, cfg.DiskMiB); err != nil {

@@ -133,6 +133,10 @@ func Serve(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	cards, err := readCards(CardsPath)
+	if err != nil {
+		return err
+	}
 	go KeepClock(ctx, log)
 	start := func(afterNetwork bool) {
 		for _, s := range services {
@@ -142,7 +146,7 @@ func Serve(ctx context.Context, log *slog.Logger) error {
 		}
 	}
 	start(false)
-	if err := RaiseNetwork(); err != nil {
+	if err := RaiseNetwork(cards); err != nil {
 		return err
 	}
 	key, err := readKey(KeyPath)

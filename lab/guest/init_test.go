@@ -53,6 +53,22 @@ func TestReadServices(t *testing.T) {
 	}
 }
 
+func TestReadCards(t *testing.T) {
+	got, err := readCards(write(t, filepath.Join(t.TempDir(), "c"), `[{"mac":"52:54:00:80:00:01","address":"10.1.0.2/16"},{"mac":"m","gateway":"10.1.0.1"}]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]Card{{MAC: "52:54:00:80:00:01", Address: "10.1.0.2/16"}, {MAC: "m", Gateway: "10.1.0.1"}}, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if none, err := readCards(filepath.Join(t.TempDir(), "none")); err != nil || none != nil {
+		t.Errorf("no file: %v, %v", none, err)
+	}
+	if _, err := readCards(write(t, filepath.Join(t.TempDir(), "c"), "[")); err == nil {
+		t.Error("no JSON: accepted")
+	}
+}
+
 func TestKeepStartsServiceAgainUntilToldToStop(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
 	ctx, cancel := context.WithCancel(t.Context())

@@ -8,6 +8,8 @@ const (
 	KeyPath = "/etc/lab/key"
 	// ServicesPath holds the services, a JSON list of Service.
 	ServicesPath = "/etc/lab/services.json"
+	// CardsPath holds the further network cards, a JSON list of Card; there may be none.
+	CardsPath = "/etc/lab/cards.json"
 	// ModulesPath lists the kernel modules that are loaded after the switch, one path a line, in order.
 	ModulesPath = "/etc/lab/modules"
 	// InitPath is the init on the root file system.
@@ -33,6 +35,13 @@ const (
 	// ExecPort is where the exec service listens, on ControlAddr.
 	ExecPort = 7070
 )
+
+// A Card is a network card beyond the machine's own two.
+type Card struct {
+	MAC     string `json:"mac"`
+	Address string `json:"address,omitempty"` // with the length of its network; without one the card stays down
+	Gateway string `json:"gateway,omitempty"` // the default route instead of Gateway
+}
 
 // A Service is a program that the machine's init keeps running: it is started again after it ends, with a back-off that doubles from half a
 // second to 30 s and starts afresh once the program has lived for 10 s.

@@ -2,9 +2,13 @@ package guest
 
 import (
 	"encoding/binary"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"time"
 
@@ -13,8 +17,8 @@ import (
 
 const cardPatience = 30 * time.Second
 
-// RaiseNetwork gives the machine its loopback, its two addresses and its default route.
-func RaiseNetwork() error {
+// RaiseNetwork gives the machine its loopback, its two addresses, those of further cards, and its default route.
+func RaiseNetwork(further []Card) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("raise network: %w", err)
@@ -23,19 +27,54 @@ func RaiseNetwork() error {
 	if err := raise(fd, "lo"); err != nil {
 		return err
 	}
-	for mac, addr := range map[string]string{MachineMAC: MachineAddr, ControlMAC: ControlAddr} {
-		card, err := cardByMAC(mac)
-		if err != nil {
+	gateway := Gateway
+	for _, c := range append([]Card{{MAC: MachineMAC, Address: MachineAddr + "/24"}, {MAC: ControlMAC, Address: ControlAddr + "/24"}}, further...) {
+		if err := raiseCard(fd, c); err != nil {
 			return err
 		}
-		if err := setAddress(fd, card, netip.MustParseAddr(addr)); err != nil {
-			return err
-		}
-		if err := raise(fd, card); err != nil {
-			return err
+		if c.Gateway != "" {
+			gateway = c.Gateway
 		}
 	}
-	return addDefaultRoute(netip.MustParseAddr(Gateway))
+	to, err := netip.ParseAddr(gateway)
+	if err != nil {
+		return fmt.Errorf("default route: %w", err)
+	}
+	return addDefaultRoute(to)
+}
+
+func raiseCard(fd int, c Card) error {
+	if c.Address == "" {
+		return nil
+	}
+	addr, err := netip.ParsePrefix(c.Address)
+	if err != nil {
+		return fmt.Errorf("card %s: %w", c.MAC, err)
+	}
+	name, err := cardByMAC(c.MAC)
+	if err != nil {
+		return err
+	}
+	if err := setAddress(fd, name, addr); err != nil {
+		return err
+	}
+	return raise(fd, name)
+}
+
+// readCards reads the further cards of the file at path; none if there is no such file.
+func readCards(path string) ([]Card, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read cards: %w", err)
+	}
+	var cards []Card
+	if err := json.Unmarshal(data, &cards); err != nil {
+		return nil, fmt.Errorf("read cards of %s: %w", path, err)
+	}
+	return cards, nil
 }
 
 // cardByMAC finds a card's name; its driver may need a moment.
@@ -68,12 +107,11 @@ func raise(fd int, card string) error {
 	return nil
 }
 
-// setAddress gives card an address in a network of 24 bits.
-func setAddress(fd int, card string, addr netip.Addr) error {
+func setAddress(fd int, card string, addr netip.Prefix) error {
 	for _, set := range []struct {
 		ioctl uint
 		value []byte
-	}{{unix.SIOCSIFADDR, addr.AsSlice()}, {unix.SIOCSIFNETMASK, net.CIDRMask(24, 32)}} {
+	}{{unix.SIOCSIFADDR, addr.Addr().AsSlice()}, {unix.SIOCSIFNETMASK, net.CIDRMask(addr.Bits(), 32)}} {
 		req, err := unix.NewIfreq(card)
 		if err != nil {
 			return fmt.Errorf("address of %s: %w", card, err)
