@@ -21,11 +21,10 @@ const (
 	MaxNodeTokenBytes   = 8 << 10
 	MaxClaimReasonBytes = 1 << 10
 	MaxNodeNameBytes    = 253 // a DNS subdomain
-	MaxNodeUIDBytes     = 128
 )
 
 // Claim is the word of an agent on which Kubernetes node it runs: an item of GET PathClaims, which lists at most MaxPage unanswered claims,
-// oldest first. The operator has the API server review Token, and answers with POST PathClaims/{id}. Nothing comes of a claim that nobody answers.
+// those of proven agents first, each kind oldest first. The operator has the API server review Token, and answers with POST PathClaims/{id}. Nothing comes of a claim that nobody answers.
 type Claim struct {
 	ID string `json:"id"`
 	// Agent is who proved its TPM in a session; empty for an agent without a TPM, of which nothing is proven.
@@ -39,14 +38,15 @@ type Claim struct {
 }
 
 // ClaimAnswer answers a claim: POST PathClaims/{id}, status 204; 404 when the claim has been answered, superseded or has expired; 409, with the
-// reason, when the node is bound to another agent that is still registered, or the agent to another node.
+// reason, when the node is bound to another agent that is still registered, or the agent to another node: the claim is refused then, and the agent
+// may make it again after some minutes.
 type ClaimAnswer struct {
 	Accepted bool `json:"accepted"`
 	// Reason of a refusal is told to the agent and to the server's log.
 	Reason string `json:"reason,omitempty"`
 	// Node is what the token review said; needed to accept.
 	Node *KubernetesNode `json:"node,omitempty"`
-	// Expires is the end of the token's validity; needed to accept a claim without an agent, whose requests are accepted until then.
+	// Expires is the end of the token's validity, within a day; needed to accept a claim without an agent, whose requests are accepted until then.
 	Expires time.Time `json:"expires,omitzero"`
 	// Replaced says that a person let the agent take the place of whoever is bound to the node or of the agent's own former node.
 	Replaced bool `json:"replaced,omitempty"`
@@ -83,9 +83,7 @@ func (n KubernetesNode) validate() error {
 	if n.Name == "" || len(n.Name) > MaxNodeNameBytes || strings.ContainsFunc(n.Name, func(c rune) bool { return !inner(c) }) || strings.Trim(n.Name, "-.") != n.Name {
 		mistakes = append(mistakes, fmt.Errorf("node.name: %.80q is no name of a Node", n.Name))
 	}
-	if len(n.UID) > MaxNodeUIDBytes {
-		mistakes = append(mistakes, fmt.Errorf("node.uid: has %d bytes, more than %d", len(n.UID), MaxNodeUIDBytes))
-	} else if _, err := attest.ParseAgentID(n.UID); err != nil {
+	if _, err := attest.ParseAgentID(n.UID); err != nil { // it names the agent of a machine without a TPM
 		mistakes = append(mistakes, fmt.Errorf("node.uid: %.80q is no UID", n.UID))
 	}
 	return errors.Join(mistakes...)

@@ -133,3 +133,13 @@ func (c *Client) Pending(ctx context.Context) ([]api.Pending, error) {
 func (c *Client) Approve(ctx context.Context, id attest.AgentID) error {
 	return c.do(ctx, call{method: http.MethodPost, path: api.PathPending + "/" + url.PathEscape(string(id)) + "/approve"}, nil)
 }
+
+// Claims lists the unanswered claims of agents to Kubernetes nodes; only the operator may. They hold the agents' tokens: secrets.
+func (c *Client) Claims(ctx context.Context) ([]api.Claim, error) {
+	return all[api.Claim](ctx, c, api.PathClaims)
+}
+
+// AnswerClaim accepts or refuses a claim.
+func (c *Client) AnswerClaim(ctx context.Context, id string, answer api.ClaimAnswer) error {
+	return c.do(ctx, call{method: http.MethodPost, path: api.PathClaims + "/" + url.PathEscape(id), body: answer}, nil)
+}

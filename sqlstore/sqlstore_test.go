@@ -19,6 +19,7 @@ var (
 	_ verifier.PolicyStore   = (*sqlstore.Policies)(nil)
 	_ verifier.RootStore     = (*sqlstore.Roots)(nil)
 	_ verifier.TokenStore    = (*sqlstore.Tokens)(nil)
+	_ verifier.BindingStore  = (*sqlstore.Bindings)(nil)
 )
 
 func open(t testing.TB, path string) *sqlstore.DB {
@@ -44,6 +45,6 @@ func TestRegistrarStoreContract(t *testing.T) {
 func TestVerifierStoreContract(t *testing.T) {
 	verifiertest.Run(t, func(t testing.TB) verifiertest.Stores {
 		db := open(t, filepath.Join(t.TempDir(), "assay.db"))
-		return verifiertest.Stores{Nodes: db.Nodes(), Evidence: db.Nodes(), Policies: db.Policies(), Roots: db.Roots(), Tokens: db.Tokens()}
+		return verifiertest.Stores{Nodes: db.Nodes(), Evidence: db.Nodes(), Policies: db.Policies(), Roots: db.Roots(), Tokens: db.Tokens(), Bindings: db.Bindings()}
 	})
 }

@@ -40,15 +40,18 @@ type PendingRegistrations interface {
 	Approve(ctx context.Context, id attest.AgentID) error
 }
 
-// APIConfig is what the native API needs beside the verifier. All members must be set, but for Pending, Bootstrap and Version.
+// APIConfig is what the native API needs beside the verifier. All members must be set, but for Pending, Redeem, Bootstrap and Version.
 type APIConfig struct {
 	Verifier  *Verifier
 	Evidence  EvidenceStore
 	Policies  PolicyStore
 	Roots     RootStore
 	Tokens    TokenStore
+	Bindings  BindingStore
 	Registrar Registrar
 	Pending   PendingRegistrations
+	// Redeem binds a join token to an agent's name, as a registration does; its refusals wrap ErrSession. Nil takes none from agents without a TPM.
+	Redeem func(ctx context.Context, token string, secret []byte, agent attest.AgentID) error
 	// Issue makes a client certificate.
 	Issue func(ctx context.Context, r api.CertificateRequest) (api.Certificate, error)
 	// Clients tells role and name of a client certificate that the clients' CA signed.
@@ -66,11 +69,13 @@ type APIConfig struct {
 
 // API serves /api/v1.
 type API struct {
-	cfg      APIConfig
-	sessions *sessions
-	reports  *reports
-	mux      *http.ServeMux
-	guarded  http.Handler
+	cfg       APIConfig
+	sessions  *sessions
+	claims    *claims
+	reports   *reports
+	presences *presences
+	mux       *http.ServeMux
+	guarded   http.Handler
 }
 
 var (
@@ -78,6 +83,8 @@ var (
 	acting  = []mtls.Role{mtls.Administrator, mtls.Operator}
 	authors = []mtls.Role{mtls.Administrator, mtls.Operator, mtls.PolicyAuthor}
 	admins  = []mtls.Role{mtls.Administrator}
+	// Claims hold the secrets of nodes, and only the operator can have them reviewed.
+	operators = []mtls.Role{mtls.Operator}
 )
 
 // caller is who sent a request.
@@ -121,6 +128,8 @@ func routes() []route {
 		{"GET", api.PathRegistered, readers, (*API).listRegistered},
 		{"GET", api.PathPending, readers, (*API).listPending},
 		{"POST", api.PathPending + "/{id}/approve", acting, (*API).approve},
+		{"GET", api.PathClaims, operators, (*API).listClaims},
+		{"POST", api.PathClaims + "/{id}", operators, (*API).answerClaim},
 		{"GET", api.PathOpenAPI, nil, (*API).openAPI},
 		{"GET", api.PathAgentBootstrap, nil, (*API).bootstrap},
 		{"POST", api.PathAgentSessions, nil, (*API).beginSession},
@@ -138,7 +147,8 @@ func NewAPI(cfg APIConfig) *API {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &API{cfg: cfg, sessions: newSessions(cfg.Now), reports: newReports(), mux: http.NewServeMux()}
+	a := &API{cfg: cfg, sessions: newSessions(cfg.Now), reports: newReports(), presences: newPresences(cfg.Now), mux: http.NewServeMux()}
+	a.claims = &claims{now: cfg.Now, log: cfg.Log, bindings: cfg.Bindings, live: a.live, by: make(map[claimant]*standing)}
 	for _, r := range routes() {
 		a.mux.Handle(r.method+" "+r.pattern, a.guard(r))
 	}
@@ -226,6 +236,8 @@ var statuses = []struct {
 	{errCrossOrigin, http.StatusForbidden},
 	{errNotJSON, http.StatusUnsupportedMediaType},
 	{ErrSession, http.StatusUnauthorized},
+	{ErrClaimRefused, http.StatusForbidden},
+	{errTooMany, http.StatusServiceUnavailable},
 	{ErrNotFound, http.StatusNotFound},
 	{ErrExists, http.StatusConflict},
 	{ErrInUse, http.StatusConflict},

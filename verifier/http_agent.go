@@ -1,6 +1,8 @@
 package verifier
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -79,6 +81,11 @@ func (a *API) proveSession(w http.ResponseWriter, r *http.Request, _ caller) err
 	if err := decode(r, maxBodyBytes, &proof); err != nil {
 		return err
 	}
+	if proof.NodeToken != "" {
+		if err := checkNodeToken(proof.NodeToken); err != nil {
+			return err
+		}
+	}
 	key, err := a.peerKey(r)
 	if err != nil {
 		return err
@@ -103,6 +110,11 @@ func (a *API) proveSession(w http.ResponseWriter, r *http.Request, _ caller) err
 	if err != nil {
 		return err
 	}
+	if proof.NodeToken != "" {
+		if err := a.claims.proven(id, proof.NodeToken); err != nil {
+			return err
+		}
+	}
 	httpjson.Write(w, http.StatusOK, token)
 	return nil
 }
@@ -121,34 +133,157 @@ func (a *API) agent(r *http.Request) (attest.AgentID, error) {
 }
 
 func (a *API) heartbeat(w http.ResponseWriter, r *http.Request, _ caller) error {
-	id, err := a.agent(r)
-	if err != nil {
-		return err
-	}
-	var beat api.Heartbeat
+	var beat api.HeartbeatRequest
 	if err := decode(r, maxReportBytes, &beat); err != nil {
 		return err
 	}
-	now := a.cfg.Now()
-	a.reports.update(id, func(report *api.AgentReport) { report.At, report.Heartbeat = now, beat })
-	w.WriteHeader(http.StatusNoContent)
-	return nil
-}
-
-func (a *API) preflight(w http.ResponseWriter, r *http.Request, _ caller) error {
-	id, err := a.agent(r)
+	from, err := a.reporter(r, beat.Unproven, nil)
 	if err != nil {
 		return err
 	}
-	var p api.Preflight
+	return from.report(w, func(report *api.AgentReport) { report.Heartbeat = beat.Heartbeat })
+}
+
+func (a *API) preflight(w http.ResponseWriter, r *http.Request, _ caller) error {
+	var p api.PreflightRequest
 	if err := decode(r, maxReportBytes, &p); err != nil {
 		return err
 	}
 	if len(p.Checks) > api.MaxPreflightChecks {
 		return fmt.Errorf("%w: %d preflight checks, more than %d", ErrInvalid, len(p.Checks), api.MaxPreflightChecks)
 	}
-	now := a.cfg.Now()
-	a.reports.update(id, func(report *api.AgentReport) { report.At, report.Preflight = now, p.Checks })
+	from, err := a.reporter(r, p.Unproven, p.Checks)
+	if err != nil {
+		return err
+	}
+	return from.report(w, func(report *api.AgentReport) { report.Preflight = p.Checks })
+}
+
+// reporter keeps what an agent says of itself. Nil is that of an agent whose claim waits: nothing of it is kept.
+type reporter func(change func(*api.AgentReport)) error
+
+func (keep reporter) report(w http.ResponseWriter, change func(*api.AgentReport)) error {
+	if keep == nil {
+		w.WriteHeader(http.StatusAccepted)
+		return nil
+	}
+	if err := keep(change); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// reporter authenticates a heartbeat or a preflight: by a session or, for these two alone, by what an agent without a TPM has.
+// Checks are shown to the operator while a claim waits.
+func (a *API) reporter(r *http.Request, u api.Unproven, checks []api.PreflightCheck) (reporter, error) {
+	token, hasBearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	switch {
+	case !hasBearer && u.NodeToken != "":
+		return a.claimed(u, checks)
+	case strings.Contains(token, "."): // a session's token is hex
+		return a.joined(r.Context(), token, u)
+	case u != (api.Unproven{}) && hasBearer:
+		return nil, fmt.Errorf("%w: agent, nodeToken: do not go with a session", ErrInvalid)
+	}
+	id, err := a.agent(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.claims.refused(id); err != nil {
+		return nil, err
+	}
+	return func(change func(*api.AgentReport)) error {
+		now := a.cfg.Now()
+		a.reports.update(id, func(report *api.AgentReport) { report.At = now; change(report) })
+		return nil
+	}, nil
+}
+
+// claimed is an agent without a TPM in Kubernetes. It is named by the node's UID, and only once the operator has said so.
+func (a *API) claimed(u api.Unproven, checks []api.PreflightCheck) (reporter, error) {
+	if u.Agent != "" {
+		return nil, fmt.Errorf("%w: agent: the operator finds the node; a name goes with a join token only", ErrInvalid)
+	}
+	if err := checkNodeToken(u.NodeToken); err != nil {
+		return nil, err
+	}
+	s, err := a.claims.stranger(u.NodeToken, checks)
+	if err != nil || s.verdict != claimAccepted {
+		return nil, err
+	}
+	return a.present(presence{id: attest.AgentID(s.node.UID), node: &s.node}), nil
+}
+
+func (a *API) present(who presence) reporter {
+	return func(change func(*api.AgentReport)) error { return a.presences.update(who, change) }
+}
+
+// joined is an agent without a TPM that has a join token. The token binds its name as in a registration.
+func (a *API) joined(ctx context.Context, credential string, u api.Unproven) (reporter, error) {
+	if u.NodeToken != "" {
+		return nil, fmt.Errorf("%w: nodeToken: does not go with a join token", ErrInvalid)
+	}
+	id, err := attest.ParseAgentID(string(u.Agent))
+	if err != nil {
+		return nil, fmt.Errorf("%w: agent: %w", ErrInvalid, err)
+	}
+	token, secret, err := api.ParseJoinCredential(credential)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSession, err)
+	}
+	if a.cfg.Redeem == nil {
+		return nil, fmt.Errorf("%w: this server takes no join tokens", ErrSession)
+	}
+	if err := a.cfg.Redeem(ctx, token, secret, id); err != nil {
+		return nil, err
+	}
+	live, err := a.live(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if _, isHash := id.Label(); live || isHash {
+		return nil, fmt.Errorf("%w: %s is the name of an agent with a TPM, which proves it in a session", errForbidden, id)
+	}
+	return a.present(presence{id: id}), nil
+}
+
+// live reports whether an agent with a TPM has this name.
+func (a *API) live(ctx context.Context, id attest.AgentID) (bool, error) {
+	if _, err := a.cfg.Verifier.Show(id); err == nil {
+		return true, nil
+	}
+	_, err := a.cfg.Registrar.Agent(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (a *API) listClaims(w http.ResponseWriter, _ *http.Request, _ caller) error {
+	httpjson.Write(w, http.StatusOK, api.Page[api.Claim]{Items: list(a.claims.waiting())})
+	return nil
+}
+
+func (a *API) answerClaim(w http.ResponseWriter, r *http.Request, c caller) error {
+	var answer api.ClaimAnswer
+	if err := decode(r, maxBodyBytes, &answer); err != nil {
+		return err
+	}
+	end, err := a.claims.answer(r.Context(), r.PathValue("id"), answer)
+	if err != nil {
+		return err
+	}
+	if end.verdict == claimAccepted {
+		a.cfg.Log.Info("claim to a Kubernetes node accepted", "agent", end.claim.Agent, "node", end.node.Name, "uid", end.node.UID, "by", c.name)
+		if end.claim.Agent != "" {
+			a.presences.forgetNode(end.node.Name)
+		} else if err := a.presences.update(presence{id: attest.AgentID(end.node.UID), node: &end.node}, func(report *api.AgentReport) {
+			report.Preflight = end.claim.Preflight
+		}); err != nil {
+			return err
+		}
+	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

@@ -1,10 +1,13 @@
 package verifier
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -26,7 +29,30 @@ func (a *API) view(n Node) api.Node {
 		LastAccepted: s.LastAccepted, LastTried: s.LastTried, Trouble: s.Trouble,
 		Interval: a.cfg.Verifier.interval(n).Seconds(), Paused: s.Paused,
 		EndorsedBy: n.Enrolment.EndorsedBy, FirstUse: n.Enrolment.FirstUse, Enrolled: n.Enrolment.At,
-		Address: n.Enrolment.Address, Port: n.Enrolment.Port, KeylimeState: s.KeylimeState(a.cfg.Verifier.cfg.Now(), a.cfg.Verifier.interval(n)), Heartbeat: a.reports.of(n.ID),
+		TpmPresent: true, Address: n.Enrolment.Address, Port: n.Enrolment.Port, KeylimeState: s.KeylimeState(a.cfg.Verifier.cfg.Now(), a.cfg.Verifier.interval(n)), Heartbeat: a.reports.of(n.ID),
+	}
+}
+
+// bound is view with the node's binding.
+func (a *API) bound(ctx context.Context, n Node) (api.Node, error) {
+	view := a.view(n)
+	b, err := a.cfg.Bindings.BindingOf(ctx, n.ID)
+	switch {
+	case err == nil:
+		view.KubernetesNode = &b.Node
+	case !errors.Is(err, ErrNotFound):
+		return view, fmt.Errorf("node %s: %w", n.ID, err)
+	}
+	return view, nil
+}
+
+// unproven is the view of an agent without a TPM (C3): whatever it says, nothing of it is appraised.
+func (a *API) unproven(p presence) api.Node {
+	state := State{Verdict: attest.Unappraised, Shown: attest.Unappraised, Since: p.since}
+	return api.Node{
+		ID: p.id, Verdict: attest.Unappraised, Since: p.since, Reason: api.ReasonNoTpm, KubernetesNode: p.node,
+		Failures: []attest.Failure{}, Assigned: []attest.PolicyRef{}, Appraised: []attest.PolicyRef{},
+		KeylimeState: state.KeylimeState(a.cfg.Now(), a.cfg.Verifier.cfg.Interval), Heartbeat: &p.report,
 	}
 }
 
@@ -54,13 +80,29 @@ func (a *API) listNodes(w http.ResponseWriter, r *http.Request, _ caller) error 
 	}
 	answer := api.Page[api.Node]{Items: []api.Node{}}
 	for _, n := range nodes {
-		answer.Items = append(answer.Items, a.view(n))
+		view, err := a.bound(r.Context(), n)
+		if err != nil {
+			return err
+		}
+		answer.Items = append(answer.Items, view)
 	}
-	if len(nodes) == limit {
-		answer.Next = string(nodes[limit-1].ID)
+	answer.Items = a.withUnproven(answer.Items, attest.AgentID(after), limit)
+	if len(answer.Items) == limit {
+		answer.Next = string(answer.Items[limit-1].ID)
 	}
 	httpjson.Write(w, http.StatusOK, answer)
 	return nil
+}
+
+// withUnproven merges the agents without a TPM into a page of enrolled nodes. An enrolled one hides an unproven one of its name.
+func (a *API) withUnproven(page []api.Node, after attest.AgentID, limit int) []api.Node {
+	for _, p := range a.presences.after(after) {
+		if _, err := a.cfg.Verifier.Show(p.id); err != nil {
+			page = append(page, a.unproven(p))
+		}
+	}
+	slices.SortFunc(page, func(x, y api.Node) int { return cmp.Compare(x.ID, y.ID) })
+	return page[:min(len(page), limit)]
 }
 
 // node is the node that a path names, as its goroutine last published it.
@@ -73,11 +115,25 @@ func (a *API) node(r *http.Request) (Node, error) {
 }
 
 func (a *API) showNode(w http.ResponseWriter, r *http.Request, _ caller) error {
-	n, err := a.node(r)
+	id, err := pathID(r)
 	if err != nil {
 		return err
 	}
-	httpjson.Write(w, http.StatusOK, a.view(n))
+	n, err := a.cfg.Verifier.Show(id)
+	if errors.Is(err, ErrNotFound) {
+		if p, ok := a.presences.of(id); ok {
+			httpjson.Write(w, http.StatusOK, a.unproven(p))
+			return nil
+		}
+	}
+	if err != nil {
+		return err
+	}
+	view, err := a.bound(r.Context(), n)
+	if err != nil {
+		return err
+	}
+	httpjson.Write(w, http.StatusOK, view)
 	return nil
 }
 
@@ -121,7 +177,11 @@ func (a *API) enrol(w http.ResponseWriter, r *http.Request, c caller) error {
 		return err
 	}
 	a.cfg.Log.Info("enrolled", "node", id, "by", c.name, "firstUse", node.Enrolment.FirstUse)
-	httpjson.Write(w, http.StatusCreated, a.view(node))
+	view, err := a.bound(r.Context(), node)
+	if err != nil {
+		return err
+	}
+	httpjson.Write(w, http.StatusCreated, view)
 	return nil
 }
 
@@ -154,8 +214,12 @@ func (a *API) removeNode(w http.ResponseWriter, r *http.Request, c caller) error
 	if err != nil {
 		return err
 	}
-	if err := a.cfg.Verifier.Remove(r.Context(), id); err != nil {
+	err = a.cfg.Verifier.Remove(r.Context(), id)
+	if gone := a.presences.forget(id); err != nil && !(gone && errors.Is(err, ErrNotFound)) {
 		return err
+	}
+	if err := a.cfg.Bindings.Unbind(r.Context(), id); err != nil {
+		return fmt.Errorf("free the Kubernetes node of %s: %w", id, err)
 	}
 	a.cfg.Log.Info("removed", "node", id, "by", c.name)
 	w.WriteHeader(http.StatusNoContent)

@@ -38,6 +38,7 @@ func TestRoles(t *testing.T) {
 		actors      = "administrator operator"
 		writers     = "administrator operator policy-author"
 		admin       = "administrator"
+		operator    = "operator"
 		anybody     = "anybody"
 	)
 	allowed := map[string]string{
@@ -50,6 +51,7 @@ func TestRoles(t *testing.T) {
 		"DELETE /api/v1/endorsements/{digest}": admin, "GET /api/v1/endorsements/check/{id}": everyReader,
 		"GET /api/v1/tokens": admin, "POST /api/v1/tokens": admin, "DELETE /api/v1/tokens/{id}": admin, "POST /api/v1/certificates": admin,
 		"GET /api/v1/registered": everyReader, "GET /api/v1/pending": everyReader, "POST /api/v1/pending/{id}/approve": actors,
+		"GET /api/v1/claims": operator, "POST /api/v1/claims/{id}": operator,
 		"GET /api/v1/openapi.json": anybody, "GET /api/v1/agent/bootstrap": anybody, "POST /api/v1/agent/sessions": anybody,
 		"PUT /api/v1/agent/sessions/{session}": anybody, "POST /api/v1/agent/heartbeat": anybody, "POST /api/v1/agent/preflight": anybody,
 	}

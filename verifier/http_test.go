@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -22,6 +23,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,6 +42,45 @@ type site struct {
 	verifier  *Verifier
 	agents    map[attest.AgentID]Registered
 	boxes     map[string]*box
+	now       atomic.Pointer[time.Time] // nil for the system's
+	log       lockedBuffer
+	redeemed  map[string]attest.AgentID // by the text of a join token's credential
+}
+
+func (s *site) clock() time.Time {
+	if now := s.now.Load(); now != nil {
+		return *now
+	}
+	return time.Now()
+}
+
+// lockedBuffer is a log that a test reads.
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// redeem does what the store of a server does with a token that is there.
+func (s *site) redeem(_ context.Context, token string, secret []byte, agent attest.AgentID) error {
+	credential := api.JoinToken{ID: token, Secret: secret}.Credential()
+	holder, ok := s.redeemed[credential]
+	if !ok || holder != "" && holder != agent {
+		return fmt.Errorf("%w: join token %s is not valid", ErrSession, token)
+	}
+	s.redeemed[credential] = agent
+	return nil
 }
 
 // Agent implements Registrar.
@@ -87,7 +129,7 @@ func newSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	b := newBox(t)
-	s := &site{t: t, authority: authority, store: NewMemoryStore(), boxes: map[string]*box{"node-1": b}}
+	s := &site{t: t, authority: authority, store: NewMemoryStore(), redeemed: map[string]attest.AgentID{}, boxes: map[string]*box{"node-1": b}}
 	s.agents = map[attest.AgentID]Registered{node1: enrolment(b, node1).Registered}
 	s.verifier, err = New(Config{Store: s.store, Evidence: s.store, Policies: s.store, Collector: s})
 	if err != nil {
@@ -100,7 +142,8 @@ func newSite(t *testing.T) *site {
 		time.Sleep(time.Millisecond)
 	}
 	handler := NewAPI(APIConfig{
-		Verifier: s.verifier, Evidence: s.store, Policies: s.store, Roots: s.store, Tokens: s.store, Registrar: s, Pending: s,
+		Verifier: s.verifier, Evidence: s.store, Policies: s.store, Roots: s.store, Tokens: s.store, Registrar: s, Pending: s, Bindings: s.store,
+		Redeem: s.redeem, Now: s.clock, Log: slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Issue: func(context.Context, api.CertificateRequest) (api.Certificate, error) {
 			return api.Certificate{Certificate: "PEM"}, nil
 		},

@@ -21,6 +21,7 @@ type MemoryStore struct {
 	policies []StoredPolicy
 	roots    []Root
 	tokens   []Token
+	bound    []Binding
 	commits  []Commit // all that were written, in order
 
 	// before makes a write fail that did not happen, after one that did.
@@ -326,6 +327,38 @@ func (m *MemoryStore) RevokeToken(_ context.Context, id string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return remove(&m.tokens, func(t Token) bool { return t.ID == id })
+}
+
+func (m *MemoryStore) Bind(_ context.Context, b Binding) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.bound = slices.DeleteFunc(m.bound, func(old Binding) bool { return old.Agent == b.Agent || old.Node.Name == b.Node.Name })
+	m.bound = append(m.bound, b)
+	return nil
+}
+
+func (m *MemoryStore) BindingOf(_ context.Context, agent attest.AgentID) (Binding, error) {
+	return m.binding(func(b Binding) bool { return b.Agent == agent })
+}
+
+func (m *MemoryStore) BindingFor(_ context.Context, nodeName string) (Binding, error) {
+	return m.binding(func(b Binding) bool { return b.Node.Name == nodeName })
+}
+
+func (m *MemoryStore) binding(is func(Binding) bool) (Binding, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if i := slices.IndexFunc(m.bound, is); i >= 0 {
+		return m.bound[i], nil
+	}
+	return Binding{}, ErrNotFound
+}
+
+func (m *MemoryStore) Unbind(_ context.Context, agent attest.AgentID) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.bound = slices.DeleteFunc(m.bound, func(old Binding) bool { return old.Agent == agent })
+	return nil
 }
 
 // fail sets what writes do.

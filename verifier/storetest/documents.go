@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/verifier"
 )
@@ -192,4 +193,49 @@ func tokensAreKept(t *testing.T, s Stores) {
 		t.Fatal(err)
 	}
 	same(t, "tokens after a revocation", []verifier.Token{second}, got)
+}
+
+func bindingContract() map[string]func(*testing.T, Stores) {
+	return map[string]func(*testing.T, Stores){"AreOneToOne": bindingsAreOneToOne}
+}
+
+func bindingsAreOneToOne(t *testing.T, s Stores) {
+	bind := func(agent attest.AgentID, name, uid string) verifier.Binding {
+		t.Helper()
+		b := verifier.Binding{Agent: agent, Node: api.KubernetesNode{Name: name, UID: uid}, At: start}
+		if err := s.Bindings.Bind(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	// holds checks both ways of looking a binding up; want is nil for none.
+	holds := func(agent attest.AgentID, name string, want *verifier.Binding) {
+		t.Helper()
+		of, errOf := s.Bindings.BindingOf(t.Context(), agent)
+		by, errBy := s.Bindings.BindingFor(t.Context(), name)
+		if want == nil {
+			if !errors.Is(errOf, verifier.ErrNotFound) || !errors.Is(errBy, verifier.ErrNotFound) {
+				t.Errorf("agent %s: %v, node %s: %v, want ErrNotFound", agent, errOf, name, errBy)
+			}
+			return
+		}
+		if errOf != nil || errBy != nil {
+			t.Fatalf("agent %s: %v, node %s: %v", agent, errOf, name, errBy)
+		}
+		same(t, "binding of "+string(agent), *want, of)
+		same(t, "binding for "+name, *want, by)
+	}
+	holds("agent-1", "node-1", nil)
+	first, second := bind("agent-1", "node-1", "a"), bind("agent-2", "node-2", "b")
+	holds("agent-1", "node-1", &first)
+	holds("agent-2", "node-2", &second)
+	moved := bind("agent-1", "node-2", "c") // takes the place of both
+	holds("agent-1", "node-2", &moved)
+	holds("agent-2", "node-1", nil)
+	for range 2 { // freeing what is free is no mistake
+		if err := s.Bindings.Unbind(t.Context(), "agent-1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	holds("agent-1", "node-2", nil)
 }

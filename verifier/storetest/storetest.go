@@ -20,6 +20,7 @@ type Stores struct {
 	Policies verifier.PolicyStore
 	Roots    verifier.RootStore
 	Tokens   verifier.TokenStore
+	Bindings verifier.BindingStore
 }
 
 // Run tests the whole contract. open returns an empty database, which it closes with t.Cleanup.
@@ -27,6 +28,7 @@ func Run(t *testing.T, open func(t testing.TB) Stores) {
 	contracts := map[string]map[string]func(*testing.T, Stores){
 		"Nodes": nodeContract(), "Transitions": transitionContract(), "Lists": listContract(), "Quotes": quoteContract(),
 		"BootLogs": bootLogContract(), "Removal": removalContract(), "Policies": policyContract(), "Roots": rootContract(), "Tokens": tokenContract(),
+		"Bindings": bindingContract(),
 	}
 	for noun, rules := range contracts {
 		for rule, check := range rules {

@@ -181,12 +181,22 @@ func (s *server) nativeAPI(client mtls.Source) error {
 	}
 	s.api = verifier.NewAPI(verifier.APIConfig{
 		Verifier: s.verifier, Evidence: s.store.Nodes(), Policies: s.store.Policies(), Roots: s.store.Roots(), Tokens: s.store.Tokens(),
+		Bindings: s.store.Bindings(), Redeem: s.redeem,
 		Registrar: verifier.NewRegistrarClient("https://"+net.JoinHostPort(host, port), config),
 		Pending:   pending{s.registrar}, Issue: s.issue, Clients: s.clients, Pin: s.authority.Pin(),
 		Bootstrap:     api.Bootstrap{RegistrarPort: number, ServerCAs: string(s.authority.ServerCAs()), ClientCAs: string(s.authority.ClientCAs())},
 		AllowFirstUse: cfg.Endorsement == "AllowFirstUse", Roles: cfg.Roles, Version: s.options.Version, Log: s.log.With("role", "api"),
 	})
 	return nil
+}
+
+// redeem binds a join token to the name of an agent without a TPM, in the verifier's words.
+func (s *server) redeem(ctx context.Context, token string, secret []byte, agent attest.AgentID) error {
+	err := s.store.Tokens().Redeem(ctx, token, secret, agent)
+	if errors.Is(err, registrar.ErrToken) {
+		return fmt.Errorf("%w: join token %q is not valid for agent %q: it is unknown, has expired, or was used by another agent", verifier.ErrSession, token, agent)
+	}
+	return err
 }
 
 // issue signs a client certificate for a key that its owner made.

@@ -1,0 +1,310 @@
+package verifier
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/assay-project/assay/api"
+	"github.com/assay-project/assay/attest"
+)
+
+// Limits of claims.
+const (
+	// provenClaimLifetime is a session's: its renewal makes a new claim. An agent without a TPM repeats its claim with each heartbeat.
+	provenClaimLifetime   = tokenLifetime
+	strangerClaimLifetime = 5 * time.Minute
+	refusalLifetime       = 2 * time.Minute // then the same token may be claimed with again: the operator's mind, or the cluster, may have changed
+	maxAcceptedLifetime   = 24 * time.Hour
+	// maxStrangers bounds what clients that proved nothing can make us keep and the operator review. Beyond it an arbitrary one of theirs gives way, as
+	// with challenges: refusing would let a flood lock all others out.
+	maxStrangers = 1024
+)
+
+// ErrClaimRefused says that the operator refused to take an agent for the node that it claims to run on.
+var ErrClaimRefused = errors.New("the claim to a Kubernetes node was refused")
+
+// Binding says which Kubernetes node is an agent's: one EK, one Node (C5).
+type Binding struct {
+	Agent attest.AgentID
+	Node  api.KubernetesNode
+	At    time.Time
+}
+
+// BindingStore keeps bindings. An agent has one at most, and so has the name of a node.
+type BindingStore interface {
+	// Bind stores a binding in the place of the agent's and of the node name's former ones.
+	Bind(ctx context.Context, b Binding) error
+	// BindingOf returns the binding of an agent, BindingFor that of a node name; ErrNotFound.
+	BindingOf(ctx context.Context, agent attest.AgentID) (Binding, error)
+	BindingFor(ctx context.Context, nodeName string) (Binding, error)
+	// Unbind deletes the binding of an agent, if there is one.
+	Unbind(ctx context.Context, agent attest.AgentID) error
+}
+
+// claims are the agents' claims to Kubernetes nodes. They live in memory: tokens are secrets, and after a restart of the server agents claim again.
+type claims struct {
+	now      func() time.Time
+	log      *slog.Logger
+	bindings BindingStore
+	// live reports whether an agent is still there, so that its node is not free.
+	live func(ctx context.Context, agent attest.AgentID) (bool, error)
+
+	deciding sync.Mutex // one answer at a time: between looking at a binding and changing it nobody else does
+	mu       sync.Mutex
+	by       map[claimant]*standing
+}
+
+// claimant is who claims: an agent that proved its TPM, or the holder of a token.
+type claimant struct {
+	agent attest.AgentID
+	token [sha256.Size]byte // zero for a proven agent
+}
+
+type verdictOnClaim int
+
+const (
+	claimWaits verdictOnClaim = iota
+	claimAccepted
+	claimRefused
+)
+
+// standing is where a claim stands. claim.Token is emptied with the answer.
+type standing struct {
+	claim   api.Claim
+	token   [sha256.Size]byte
+	verdict verdictOnClaim
+	node    api.KubernetesNode // where it was accepted
+	reason  string             // where it was refused
+	until   time.Time
+}
+
+func (s *standing) refusal() error { return fmt.Errorf("%w: %s", ErrClaimRefused, s.reason) }
+
+// checkNodeToken refuses what cannot be a token. Its error never holds the token.
+func checkNodeToken(token string) error {
+	if token == "" || len(token) > api.MaxNodeTokenBytes || strings.ContainsFunc(token, func(c rune) bool { return c <= ' ' || c > '~' }) {
+		return fmt.Errorf("%w: nodeToken is no token of 1 to %d bytes", ErrInvalid, api.MaxNodeTokenBytes)
+	}
+	return nil
+}
+
+// proven takes the claim of an agent that proved its TPM. A new token supersedes the claim with an older one.
+func (c *claims) proven(agent attest.AgentID, token string) error {
+	_, err := c.look(claimant{agent: agent}, token, provenClaimLifetime)
+	return err
+}
+
+// refused returns why the last claim of a proven agent was refused, or nil.
+func (c *claims) refused(agent attest.AgentID) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.by[claimant{agent: agent}]; s != nil && s.verdict == claimRefused && c.now().Before(s.until) {
+		return s.refusal()
+	}
+	return nil
+}
+
+// stranger takes the claim of a client that proved nothing but holds a token, and returns where it stands: accepted or waiting.
+// Checks, if there are any, are shown to the operator while it waits.
+func (c *claims) stranger(token string, checks []api.PreflightCheck) (standing, error) {
+	who := claimant{token: sha256.Sum256([]byte(token))}
+	s, err := c.look(who, token, strangerClaimLifetime)
+	if err != nil {
+		return s, err
+	}
+	if s.verdict == claimRefused {
+		return s, s.refusal()
+	}
+	if s.verdict == claimWaits && checks != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if kept := c.by[who]; kept != nil {
+			kept.claim.Preflight = checks
+		}
+	}
+	return s, nil
+}
+
+// look returns where a claim stands, and makes it where there is none with this token.
+func (c *claims) look(who claimant, token string, lifetime time.Duration) (standing, error) {
+	id := make([]byte, 16)
+	if _, err := io.ReadFull(rand.Reader, id); err != nil {
+		return standing{}, fmt.Errorf("draw claim id: %w", err)
+	}
+	sum, now := sha256.Sum256([]byte(token)), c.now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.by[who]; s != nil && s.token == sum && now.Before(s.until) {
+		return *s, nil
+	}
+	if who.agent == "" {
+		c.makeRoom(now)
+	}
+	s := &standing{
+		claim: api.Claim{ID: hex.EncodeToString(id), Agent: who.agent, Token: token, At: now},
+		token: sum, until: now.Add(lifetime),
+	}
+	c.by[who] = s
+	return *s, nil
+}
+
+// makeRoom drops what is over, and an arbitrary stranger where there are too many.
+func (c *claims) makeRoom(now time.Time) {
+	maps.DeleteFunc(c.by, func(_ claimant, s *standing) bool { return !now.Before(s.until) })
+	strangers := 0
+	for who, s := range c.by {
+		if who.agent != "" || s.verdict == claimAccepted {
+			continue
+		}
+		if strangers++; strangers >= maxStrangers {
+			delete(c.by, who)
+			return
+		}
+	}
+}
+
+// waiting lists the claims that the operator has to answer: those of proven agents first, so that strangers cannot delay them.
+func (c *claims) waiting() []api.Claim {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []api.Claim
+	for _, s := range c.by {
+		if s.verdict == claimWaits && c.now().Before(s.until) {
+			list = append(list, s.claim)
+		}
+	}
+	slices.SortFunc(list, func(a, b api.Claim) int {
+		if (a.Agent == "") != (b.Agent == "") {
+			return -cmp.Compare(a.Agent, b.Agent)
+		}
+		return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.ID, b.ID))
+	})
+	return list[:min(len(list), api.MaxPage)]
+}
+
+// answer carries out the operator's answer. It returns what became of the claim, for who has to know.
+func (c *claims) answer(ctx context.Context, id string, answer api.ClaimAnswer) (standing, error) {
+	if err := answer.Validate(); err != nil {
+		return standing{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	c.deciding.Lock()
+	defer c.deciding.Unlock()
+	who, claim, err := c.find(id)
+	if err != nil {
+		return standing{}, err
+	}
+	now := c.now()
+	if !answer.Accepted {
+		return c.settle(who, id, standing{verdict: claimRefused, reason: answer.Reason, until: now.Add(refusalLifetime)})
+	}
+	until := now.Add(provenClaimLifetime)
+	if claim.Agent == "" {
+		until = answer.Expires
+		if !until.After(now) || until.After(now.Add(maxAcceptedLifetime)) {
+			return standing{}, fmt.Errorf("%w: expires: %s is not within %v from now", ErrInvalid, until.Format(time.RFC3339), maxAcceptedLifetime)
+		}
+	}
+	if conflict, err := c.conflict(ctx, claim.Agent, answer); err != nil {
+		return standing{}, err
+	} else if conflict != "" {
+		_, err := c.settle(who, id, standing{verdict: claimRefused, reason: conflict, until: now.Add(refusalLifetime)})
+		return standing{}, errors.Join(fmt.Errorf("%w: %s", ErrConflict, conflict), err)
+	}
+	if err := c.bind(ctx, Binding{Agent: claim.Agent, Node: *answer.Node, At: now}); err != nil {
+		return standing{}, fmt.Errorf("bind node %s to agent %s: %w", answer.Node.Name, claim.Agent, err)
+	}
+	return c.settle(who, id, standing{verdict: claimAccepted, node: *answer.Node, until: until})
+}
+
+// bind stores a binding. A node without a TPM is nobody's: whoever held it has been replaced or is gone.
+func (c *claims) bind(ctx context.Context, b Binding) error {
+	if b.Agent != "" {
+		c.mu.Lock()
+		maps.DeleteFunc(c.by, func(who claimant, s *standing) bool {
+			return who.agent == "" && s.verdict == claimAccepted && s.node.Name == b.Node.Name
+		})
+		c.mu.Unlock()
+		return c.bindings.Bind(ctx, b)
+	}
+	holder, err := c.bindings.BindingFor(ctx, b.Node.Name)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return c.bindings.Unbind(ctx, holder.Agent)
+}
+
+// find returns the claim that waits under an id.
+func (c *claims) find(id string) (claimant, api.Claim, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for who, s := range c.by {
+		if s.claim.ID == id && s.verdict == claimWaits && c.now().Before(s.until) {
+			return who, s.claim, nil
+		}
+	}
+	return claimant{}, api.Claim{}, fmt.Errorf("claim %.40q: %w", id, ErrNotFound)
+}
+
+// settle ends the wait of a claim, unless a newer one has taken its place meanwhile.
+func (c *claims) settle(who claimant, id string, end standing) (standing, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.by[who]
+	if s == nil || s.claim.ID != id {
+		return standing{}, fmt.Errorf("claim %.40q: %w", id, ErrNotFound)
+	}
+	end.claim, end.token = s.claim, s.token
+	end.claim.Token = ""
+	*s = end
+	if end.verdict == claimRefused {
+		c.log.Warn("claim to a Kubernetes node refused", "agent", s.claim.Agent, "claim", id, "reason", end.reason)
+	}
+	return *s, nil
+}
+
+// conflict says why a claim cannot be accepted although the token is good: one EK, one Node. An agent is empty that has no TPM.
+// A Node object that was made anew, with another UID, is another node.
+func (c *claims) conflict(ctx context.Context, agent attest.AgentID, answer api.ClaimAnswer) (string, error) {
+	if answer.Replaced {
+		return "", nil
+	}
+	holder, err := c.bindings.BindingFor(ctx, answer.Node.Name)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return "", fmt.Errorf("look up node %s: %w", answer.Node.Name, err)
+	}
+	if err == nil && holder.Agent != agent && holder.Node.UID == answer.Node.UID {
+		live, err := c.live(ctx, holder.Agent)
+		if err != nil {
+			return "", fmt.Errorf("look up agent %s: %w", holder.Agent, err)
+		}
+		if live {
+			return fmt.Sprintf("node %s is bound to agent %s, which is still registered; a person has to say that the machine was replaced", holder.Node.Name, holder.Agent), nil
+		}
+	}
+	if agent == "" {
+		return "", nil
+	}
+	own, err := c.bindings.BindingOf(ctx, agent)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return "", fmt.Errorf("look up the node of agent %s: %w", agent, err)
+	}
+	if err == nil && own.Node.Name != answer.Node.Name {
+		return fmt.Sprintf("agent %s is bound to node %s; a person has to say that the machine got another name", agent, own.Node.Name), nil
+	}
+	return "", nil
+}
