@@ -1,6 +1,15 @@
 package api
 
-import "github.com/assay-project/assay/attest"
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/assay-project/assay/attest"
+)
 
 // Assignment is what the owner of a node's policies decided for it beside the documents: in a cluster a NodePolicy by way of the
 // operator. The zero value observes.
@@ -71,11 +80,76 @@ type WhenSilent struct {
 	After float64 `json:"after"`
 }
 
-// NodeIdentity is the Kubernetes Node that an agent runs on, as the API server said of its token.
-type NodeIdentity struct {
-	Name string `json:"name"`
-	UID  string `json:"uid"`
-}
-
 // CoverageContainerFilesIgnored is the entry of Node.Coverage for a node whose containers are not measured by the host's policy.
 const CoverageContainerFilesIgnored = "ContainerFilesIgnored"
+
+// Readmission waits for a person: the machine failed in an earlier boot, and everything of this one passes.
+type Readmission struct {
+	Boot string    `json:"boot"`
+	At   time.Time `json:"at"`
+}
+
+// Bounds of an assignment.
+const (
+	MaxOwnerBytes   = 300
+	MaxBudget       = 100_000
+	MaxEndorsers    = 64
+	MaxSilenceAfter = 30 * 24 * 3600 // seconds
+)
+
+// Validate reports every mistake of an assignment at once.
+func (a Assignment) Validate() error {
+	var mistakes []error
+	mistake := func(format string, values ...any) {
+		mistakes = append(mistakes, fmt.Errorf("assignment."+format, values...))
+	}
+	oneOf := func(field, value string, allowed ...string) {
+		if value != "" && !slices.Contains(allowed, value) {
+			mistake("%s: %.40q is none of %s", field, value, strings.Join(allowed, ", "))
+		}
+	}
+	if len(a.Owner) > MaxOwnerBytes || strings.ContainsFunc(a.Owner, func(c rune) bool { return c == ' ' || c > unicode.MaxASCII || !unicode.IsPrint(c) }) {
+		mistake("owner: want at most %d printable ASCII characters without spaces, such as NodePolicy/workers", MaxOwnerBytes)
+	}
+	oneOf("mode", string(a.Mode), string(Observe), string(Enforce))
+	oneOf("readmit", string(a.Readmit), string(ReadmitAutomatic), string(ReadmitApproval))
+	oneOf("reimage", string(a.Reimage), string(ReimageApproval), string(ReimageAllow))
+	oneOf("containerFiles", string(a.ContainerFiles), string(ContainerFilesFail), string(ContainerFilesIgnore))
+	kinds("reactions", a.Reactions, mistake, ReactLabel, ReactTaint, ReactNotify, ReactCordon)
+	if a.Budget < 0 || a.Budget > MaxBudget {
+		mistake("budget: %d is not 0 to %d", a.Budget, MaxBudget)
+	}
+	if a.Owner == "" && (len(a.Reactions) > 0 || a.WhenSilent != nil) {
+		mistake("owner: is empty; reactions take the budget of an owner")
+	}
+	if s := a.WhenSilent; s != nil {
+		if len(s.Reactions) == 0 {
+			mistake("whenSilent.reactions: is empty")
+		}
+		kinds("whenSilent.reactions", s.Reactions, mistake, ReactLabel, ReactTaint, ReactNotify)
+		if !(s.After >= 1 && s.After <= MaxSilenceAfter) {
+			mistake("whenSilent.after: %v is not 1 to %d seconds", s.After, MaxSilenceAfter)
+		}
+	}
+	if len(a.EndorsedBy) > MaxEndorsers {
+		mistake("endorsedBy: has %d fingerprints, more than %d", len(a.EndorsedBy), MaxEndorsers)
+	}
+	for i, d := range a.EndorsedBy {
+		if d.Hash() != attest.SHA256 {
+			mistake("endorsedBy[%d]: want the fingerprint of a root, sha256:HEX", i)
+		}
+	}
+	return errors.Join(mistakes...)
+}
+
+// kinds checks a list of reactions: known to the field, and none twice.
+func kinds(field string, list []ReactionKind, mistake func(format string, values ...any), allowed ...ReactionKind) {
+	for i, kind := range list {
+		switch {
+		case !slices.Contains(allowed, kind):
+			mistake("%s[%d]: %.40q is none of %v", field, i, kind, allowed)
+		case slices.Contains(list[:i], kind):
+			mistake("%s[%d]: %s stands there twice", field, i, kind)
+		}
+	}
+}

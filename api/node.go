@@ -72,9 +72,16 @@ type Node struct {
 	Reason     string `json:"reason,omitempty"`
 	// KubernetesNode is the node that the operator found to be the agent's (Claim).
 	KubernetesNode *KubernetesNode `json:"kubernetesNode,omitempty"`
-	// Enrolment: who vouches for the EK; FirstUse when nobody does.
+	// Assignment is what the owner of the node's policies decided beside the documents.
+	Assignment Assignment `json:"assignment"`
+	// Coverage names what the verdict does not cover: CoverageContainerFilesIgnored.
+	Coverage []string `json:"coverage"`
+	// Readmission is set while a failed machine waits for a person's approval.
+	Readmission *Readmission `json:"readmission,omitempty"`
+	// Enrolment: who vouches for the EK; FirstUse when nobody does, Emulated when the root is an emulator's: then the TPM proves nothing about hardware.
 	EndorsedBy string    `json:"endorsedBy,omitempty"`
 	FirstUse   bool      `json:"firstUse,omitempty"`
+	Emulated   bool      `json:"emulated,omitempty"`
 	Enrolled   time.Time `json:"enrolled"`
 	Address    string    `json:"address"`
 	Port       int       `json:"port"`
@@ -106,12 +113,16 @@ type EnrolRequest struct {
 	// Address and Port override what the agent registered.
 	Address string `json:"address,omitempty"`
 	Port    int    `json:"port,omitempty"`
+	// Assignment is the operator's; a person may leave its owner and reactions empty.
+	Assignment *Assignment `json:"assignment,omitempty"`
 }
 
-// NodeUpdate changes what applies to a node: PATCH PathNodes/{id}. Absent members stay as they are.
+// NodeUpdate changes what applies to a node: PATCH PathNodes/{id}. Absent members stay as they are; an assignment is replaced as a whole.
+// While the assignment has an owner, only the operator may: 409 names the owner.
 type NodeUpdate struct {
-	Policies *[]string `json:"policies,omitempty"`
-	Interval *float64  `json:"interval,omitempty"`
+	Policies   *[]string   `json:"policies,omitempty"`
+	Interval   *float64    `json:"interval,omitempty"`
+	Assignment *Assignment `json:"assignment,omitempty"`
 }
 
 // Transition is one change of a node's verdict: an item of PathNodes/{id}/results and an event of PathWatch.
@@ -160,6 +171,8 @@ type Root struct {
 	NotAfter    time.Time     `json:"notAfter"`
 	Added       time.Time     `json:"added"`
 	Origin      string        `json:"origin"`
+	// Emulated says that the root endorses TPM emulators. An assignment has to name it (EndorsedBy), or nothing that it endorses passes.
+	Emulated bool `json:"emulated,omitempty"`
 }
 
 // RootsAdded answers POST PathEndorsements, whose body is PEM.

@@ -1,7 +1,11 @@
 package api
 
 import (
+	"errors"
+	"fmt"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/assay-project/assay/attest"
 )
@@ -53,9 +57,9 @@ type Reaction struct {
 	ID   uint64         `json:"id"`
 	Node attest.AgentID `json:"node"`
 	// Identity is the Kubernetes Node, as bound when the decision was made.
-	Identity *NodeIdentity  `json:"identity,omitempty"`
-	Kinds    []ReactionKind `json:"kinds"`
-	Cause    ReactionCause  `json:"cause"`
+	Identity *KubernetesNode `json:"identity,omitempty"`
+	Kinds    []ReactionKind  `json:"kinds"`
+	Cause    ReactionCause   `json:"cause"`
 	// Seq is the transition that the decision rests on, Owner whose budget it takes.
 	Seq    uint64        `json:"seq"`
 	Owner  string        `json:"owner"`
@@ -72,6 +76,17 @@ type Reaction struct {
 	Detail string `json:"detail,omitempty"`
 }
 
+// States that GET PathReactions selects by its query "state", beside the single ones.
+const ReactionStateOpen = "open"
+
+// ReactionStates returns all states in the order of a reaction's life; the last two are ends.
+func ReactionStates() []ReactionState {
+	return []ReactionState{ReactionWaiting, ReactionDue, ReactionClaimed, ReactionApplied, ReactionLifting, ReactionLifted, ReactionDropped}
+}
+
+// MaxDetailBytes bounds what an operator or a person says of reactions.
+const MaxDetailBytes = 1 << 10
+
 // ReactionReport is what the operator says of a reaction that it claimed.
 type ReactionReport struct {
 	// Done: applied, or undone where it was claimed for lifting. Otherwise it is tried again later.
@@ -79,10 +94,31 @@ type ReactionReport struct {
 	Detail string `json:"detail,omitempty"`
 }
 
+// Validate reports a detail that is too long or not for terminals.
+func (r ReactionReport) Validate() error { return plain("detail", r.Detail) }
+
 // Suspension stops all reactions: GET and PUT PathSuspension. What was applied is still undone when trust returns.
 type Suspension struct {
 	Suspended bool      `json:"suspended"`
 	By        string    `json:"by,omitempty"`
 	Reason    string    `json:"reason,omitempty"`
 	At        time.Time `json:"at,omitzero"`
+}
+
+// Validate reports a suspension that does not say why.
+func (s Suspension) Validate() error {
+	if s.Suspended && strings.TrimSpace(s.Reason) == "" {
+		return errors.New("reason: is empty; whoever finds reactions suspended needs to know why")
+	}
+	if s.By != "" || !s.At.IsZero() {
+		return errors.New("by, at: the server sets them")
+	}
+	return plain("reason", s.Reason)
+}
+
+func plain(field, text string) error {
+	if len(text) > MaxDetailBytes || strings.ContainsFunc(text, func(c rune) bool { return !unicode.IsPrint(c) }) {
+		return fmt.Errorf("%s: want at most %d bytes of printable text", field, MaxDetailBytes)
+	}
+	return nil
 }
