@@ -23,11 +23,12 @@ var layers = map[string][]string{
 	"appraisal":   {"attest", "evidence", "endorsement", "policy"},
 	"ear":         {"attest", "evidence", "endorsement", "policy", "appraisal"},
 	"api":         {"attest"},
+	"reaction":    {"attest", "api"},
 	"wire":        {"attest", "evidence", "endorsement"},
 }
 
 var (
-	words  = []string{"attest", "evidence", "endorsement", "policy", "appraisal", "ear", "api", "wire", "internal"}
+	words  = []string{"attest", "evidence", "endorsement", "policy", "appraisal", "ear", "api", "wire", "reaction", "internal"}
 	roles  = []string{"registrar", "verifier", "agent", "tenant", "gateway"}
 	others = []string{"client", "tpm", "sqlstore", "lab", "deploy", "kube"}
 )
