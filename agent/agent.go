@@ -61,7 +61,8 @@ type Agent struct {
 	metrics *metrics
 
 	state   *durable.Dir
-	device  *device
+	device  *device // nil where there is no TPM
+	noTPM   error   // why there is none
 	list    *measurementList
 	bootLog []byte
 	quotes  net.Listener
@@ -93,15 +94,10 @@ func New(config Config, env Environment) (_ *Agent, err error) {
 		return nil, fmt.Errorf("%w (key stateDir)", err)
 	}
 	if a.device, err = openDevice(config.TPM); err != nil {
-		return nil, err
-	}
-	if a.list, err = openList(config.IMAList); err != nil {
-		return nil, err
-	}
-	if a.bootLog, err = readBootLog(config.BootLog); err != nil {
-		return nil, err
-	}
-	if a.quotes, err = listen(config.Listen, "listen"); err != nil {
+		if err = a.withoutTPM(err); err != nil {
+			return nil, err
+		}
+	} else if err = a.openEvidence(); err != nil {
 		return nil, err
 	}
 	if config.Metrics != "" {
@@ -109,8 +105,28 @@ func New(config Config, env Environment) (_ *Agent, err error) {
 			return nil, err
 		}
 	}
-	a.findings = thisMachine(config, a.device.facts()).examine()
+	a.findings = thisMachine(config, a.facts()).examine()
 	return a, nil
+}
+
+// openEvidence opens what quotes are answered with.
+func (a *Agent) openEvidence() (err error) {
+	if a.list, err = openList(a.config.IMAList); err != nil {
+		return err
+	}
+	if a.bootLog, err = readBootLog(a.config.BootLog); err != nil {
+		return err
+	}
+	a.quotes, err = listen(a.config.Listen, "listen")
+	return err
+}
+
+// facts is what the TPM says of itself, or why there is none.
+func (a *Agent) facts() tpmFacts {
+	if a.device == nil {
+		return tpmFacts{Err: a.noTPM}
+	}
+	return a.device.facts()
 }
 
 func listen(address, key string) (net.Listener, error) {
@@ -130,8 +146,13 @@ func (a *Agent) warn() {
 	}
 }
 
-// Address is where the agent answers.
-func (a *Agent) Address() net.Addr { return a.quotes.Addr() }
+// Address is where the agent answers; nil without a TPM.
+func (a *Agent) Address() net.Addr {
+	if a.quotes == nil {
+		return nil
+	}
+	return a.quotes.Addr()
+}
 
 // Close gives everything back that New opened. Run does it too.
 func (a *Agent) Close() error {
@@ -181,9 +202,21 @@ func (a *Agent) DropRights() error {
 }
 
 // Run registers, answers quotes and reports to the server until ctx ends, and closes the agent. It ends by itself only when the
-// registrar refuses this machine (ErrRefused) or something that it stands on breaks.
+// registrar refuses this machine (ErrRefused) or something that it stands on breaks. Without a TPM it only reports.
 func (a *Agent) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, a.Close()) }()
+	if a.device == nil {
+		err = a.runBare(ctx)
+	} else {
+		err = a.runWithTPM(ctx)
+	}
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func (a *Agent) runWithTPM(ctx context.Context) error {
 	self, err := a.identify()
 	if err != nil {
 		return err
@@ -195,11 +228,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	group.Go(func() error { return a.serveQuotes(ctx, self) })
 	group.Go(func() error { return a.serveMetrics(ctx) })
 	group.Go(func() error { return a.follow(ctx, self) })
-	err = group.Wait()
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
+	return group.Wait()
 }
 
 // self is who the agent is, once its keys are there.

@@ -28,7 +28,10 @@ type Config struct {
 	// JoinToken pins the server's CA and allows a name of one's own. JoinTokenFile is a file that holds it.
 	JoinToken     conf.Secret `json:"joinToken"`
 	JoinTokenFile string      `json:"joinTokenFile"`
-	// ID is the agent's name. Default: the hash of the endorsement key. Another one needs a join token or a person's approval.
+	// TokenFile is, in Kubernetes, the projected service account token (audience assay) that claims the node for this agent. It is read for each use.
+	// An agent without a TPM needs it or a join token.
+	TokenFile string `json:"tokenFile"`
+	// ID is the agent's name. Default: the hash of the endorsement key; without a TPM, the host's name. Another one needs a join token or a person's approval.
 	ID attest.AgentID `json:"id"`
 
 	// Listen is where the agent answers verifiers, and Contact what it tells the registrar of that. Defaults: the address that this
@@ -172,8 +175,8 @@ func (c *Config) checkKeylime() (mistakes []error) {
 	if c.ClientCA == "" {
 		mistake("clientCA: the CA of Keylime's verifier and tenant is not named")
 	}
-	if c.Server != "" || c.JoinToken != "" || c.JoinTokenFile != "" {
-		mistake("server, joinToken, joinTokenFile: do not go with keylime: true")
+	if c.Server != "" || c.JoinToken != "" || c.JoinTokenFile != "" || c.TokenFile != "" {
+		mistake("server, joinToken, joinTokenFile, tokenFile: do not go with keylime: true")
 	}
 	if c.CA == "" && !strings.HasPrefix(c.Registrar, "http://") {
 		mistake("ca: the CA of Keylime's registrar is not named")

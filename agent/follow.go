@@ -27,10 +27,15 @@ const (
 // follow keeps the agent known to its server: it learns whom to answer, registers, opens a session and sends heartbeats; whatever
 // breaks is begun again after a pause. Facing a Keylime server it registers, and that is all.
 func (a *Agent) follow(ctx context.Context, who self) error {
-	pause := backoff{first: firstPause, limit: longestPause}
 	registered := false
+	return a.retry(ctx, func(pause *backoff) error { return a.attempt(ctx, who, &registered, pause) })
+}
+
+// retry makes attempts, with pauses, until one ends well, the registrar refuses this machine or ctx ends.
+func (a *Agent) retry(ctx context.Context, attempt func(*backoff) error) error {
+	pause := backoff{first: firstPause, limit: longestPause}
 	for {
-		err := a.attempt(ctx, who, &registered, &pause)
+		err := attempt(&pause)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -65,13 +70,12 @@ func (a *Agent) attempt(ctx context.Context, who self, registered *bool, pause *
 		}
 		*registered = true
 	}
-	token, err := server.open(ctx)
+	token, err := a.open(ctx, server)
 	if err != nil {
 		*registered = !unknownToServer(err)
 		return fmt.Errorf("open a session: %w", err)
 	}
-	pause.reset()
-	return a.report(ctx, server, token)
+	return a.report(ctx, server, token, pause)
 }
 
 // meet asks the server for its CAs and takes over who may ask this agent for quotes.
@@ -140,29 +144,40 @@ func (a *Agent) registration(who self) registration {
 	return registration{id: who.id, body: body}
 }
 
-// report sends the preflight, and heartbeats until one fails or the token has to be renewed.
-func (a *Agent) report(ctx context.Context, server *native, token api.SessionToken) error {
+// open opens a session and, in Kubernetes, claims the node that the agent runs on.
+func (a *Agent) open(ctx context.Context, server *native) (api.SessionToken, error) {
+	nodeToken, err := a.nodeToken()
+	if err != nil {
+		return api.SessionToken{}, err
+	}
+	return server.open(ctx, nodeToken)
+}
+
+// report sends the preflight, and heartbeats until one fails. The first that is taken ends the pauses: a session alone is no success, for its
+// heartbeats are refused while the claim to a node is.
+func (a *Agent) report(ctx context.Context, server *native, token api.SessionToken, pause *backoff) error {
 	var sent []api.PreflightCheck
 	for {
 		checks := a.refresh()
 		if !slices.Equal(sent, checks) {
-			if err := server.report(ctx, token.Token, checks); err != nil {
+			if err := server.report(ctx, token.Token, api.PreflightRequest{Preflight: api.Preflight{Checks: checks}}); err != nil {
 				return fmt.Errorf("send preflight: %w", err)
 			}
 			sent = checks
 		}
-		err := server.beat(ctx, token.Token, a.heartbeat())
+		err := server.beat(ctx, token.Token, api.HeartbeatRequest{Heartbeat: a.heartbeat()})
 		a.metrics.heartbeats.WithLabelValues(outcome(err)).Inc()
 		if err != nil {
 			return fmt.Errorf("send heartbeat: %w", err)
 		}
+		pause.reset()
 		if err := wait(ctx, time.Duration(a.config.Heartbeat)); err != nil {
 			return err
 		}
 		if a.env.Now().Add(2 * time.Duration(a.config.Heartbeat)).Before(token.Expires) {
 			continue
 		}
-		if token, err = server.open(ctx); err != nil {
+		if token, err = a.open(ctx, server); err != nil {
 			return fmt.Errorf("renew the session: %w", err)
 		}
 	}
@@ -170,7 +185,7 @@ func (a *Agent) report(ctx context.Context, server *native, token api.SessionTok
 
 // refresh makes those checks again that need no rights any more and may change while the agent runs.
 func (a *Agent) refresh() []api.PreflightCheck {
-	m := machine{tpm: a.device.facts()}
+	m := machine{tpm: a.facts()}
 	checks := slices.Clone(a.findings)
 	for _, fresh := range []api.PreflightCheck{m.checkTPM(), m.checkBanks(), m.checkCertificate()} {
 		for i := range checks {

@@ -24,8 +24,8 @@ func (n *native) bootstrap(ctx context.Context) (api.Bootstrap, error) {
 	return answer, err
 }
 
-// open proves that the AK's TPM is behind this TLS key, and gets a token for it.
-func (n *native) open(ctx context.Context) (api.SessionToken, error) {
+// open proves that the AK's TPM is behind this TLS key, and gets a token for it. nodeToken claims a Kubernetes node, where it is not empty.
+func (n *native) open(ctx context.Context, nodeToken string) (api.SessionToken, error) {
 	var challenge api.SessionChallenge
 	err := n.call(ctx, request{method: http.MethodPost, path: api.PathAgentSessions, body: api.SessionRequest{Agent: n.id}}, &challenge)
 	if err != nil {
@@ -38,18 +38,18 @@ func (n *native) open(ctx context.Context) (api.SessionToken, error) {
 	}
 	var token api.SessionToken
 	path := api.PathAgentSessions + "/" + url.PathEscape(challenge.Session)
-	err = n.call(ctx, request{method: http.MethodPut, path: path, body: api.SessionProof{Attest: proof.Attest, Signature: proof.Signature}}, &token)
+	err = n.call(ctx, request{method: http.MethodPut, path: path, body: api.SessionProof{Attest: proof.Attest, Signature: proof.Signature, NodeToken: nodeToken}}, &token)
 	return token, err
 }
 
-// beat sends a heartbeat.
-func (n *native) beat(ctx context.Context, token string, beat api.Heartbeat) error {
+// beat sends a heartbeat. token is a session's or a join token; empty where the body itself says who sends it.
+func (n *native) beat(ctx context.Context, token string, beat api.HeartbeatRequest) error {
 	return n.call(ctx, request{method: http.MethodPost, path: api.PathAgentHeartbeat, token: token, body: beat}, nil)
 }
 
 // report sends the findings of the preflight.
-func (n *native) report(ctx context.Context, token string, checks []api.PreflightCheck) error {
-	return n.call(ctx, request{method: http.MethodPost, path: api.PathAgentPreflight, token: token, body: api.Preflight{Checks: checks}}, nil)
+func (n *native) report(ctx context.Context, token string, found api.PreflightRequest) error {
+	return n.call(ctx, request{method: http.MethodPost, path: api.PathAgentPreflight, token: token, body: found}, nil)
 }
 
 // unknownToServer reports whether the server does not know the agent, or not any more.

@@ -85,7 +85,7 @@ func startTPM(t *testing.T) *swtpm.Emulator {
 	return emulator
 }
 
-// offline is the configuration of an agent whose server does not answer.
+// offline is the configuration of an agent whose server does not answer. Without an emulator it has no TPM.
 func offline(t *testing.T, emulator *swtpm.Emulator) Config {
 	t.Helper()
 	ca := filepath.Join(t.TempDir(), "ca.crt")
@@ -94,7 +94,10 @@ func offline(t *testing.T, emulator *swtpm.Emulator) Config {
 	}
 	config := DefaultConfig()
 	config.Server, config.CA, config.Listen, config.Metrics = "127.0.0.1:1", ca, "127.0.0.1:0", ""
-	config.TPM = "swtpm:" + emulator.Socket()
+	config.TPM = filepath.Join(t.TempDir(), "no-such-tpm")
+	if emulator != nil {
+		config.TPM = "swtpm:" + emulator.Socket()
+	}
 	config.StateDir = filepath.Join(t.TempDir(), "state")
 	config.IMAList, config.BootLog, config.User = "", "", ""
 	return config
@@ -122,8 +125,10 @@ type world struct {
 	secrets    map[string][]byte
 	challenge  []byte
 	token      string
-	beats      []api.Heartbeat
-	findings   []api.Preflight
+	beats      []api.HeartbeatRequest
+	findings   []api.PreflightRequest
+	proofs     []api.SessionProof
+	bearer     string                    // of agents without a session; or a node token in the body
 	refuse     func(r *http.Request) int // a status other than 0 is answered
 	requests   []string
 }
@@ -258,6 +263,7 @@ func (w *world) prove(out http.ResponseWriter, r *http.Request) {
 	if err := json.NewDecoder(r.Body).Decode(&proof); err != nil {
 		w.t.Error(err)
 	}
+	w.proofs = append(w.proofs, proof)
 	key, _ := mtls.PeerKey(r.TLS)
 	qualifying := attest.SHA256.Sum([]byte(api.SessionDomain), w.challenge, key.Bytes())
 	for _, agent := range w.registered {
@@ -274,16 +280,27 @@ func (w *world) prove(out http.ResponseWriter, r *http.Request) {
 	wire.WriteStatus(out, http.StatusUnauthorized, "not proven")
 }
 
+func unproven(body any) api.Unproven {
+	switch body := body.(type) {
+	case api.HeartbeatRequest:
+		return body.Unproven
+	case api.PreflightRequest:
+		return body.Unproven
+	}
+	return api.Unproven{}
+}
+
 // reported takes what an agent with a session sends.
 func reported[T any](w *world, into *[]T) http.HandlerFunc {
 	return func(out http.ResponseWriter, r *http.Request) {
-		if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); !ok || token != w.token {
-			wire.WriteStatus(out, http.StatusUnauthorized, "no session")
-			return
-		}
 		var body T
 		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
 			w.t.Error(err)
+		}
+		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if !ok && unproven(body).NodeToken == "" || ok && token != w.token && token != w.bearer {
+			wire.WriteStatus(out, http.StatusUnauthorized, "no session")
+			return
 		}
 		*into = append(*into, body)
 		out.WriteHeader(http.StatusNoContent)
