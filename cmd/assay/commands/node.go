@@ -170,9 +170,9 @@ func nodeListCommand() *cobra.Command {
 				return err
 			}
 			return printAs(c, nodes, func(w io.Writer) error {
-				table := cli.NewTable("NODE", "VERDICT", "SINCE", "POLICIES", "LAST ACCEPTED", "REASON")
+				table := cli.NewTable("NODE", "VERDICT", "SINCE", "TPM", "POLICIES", "LAST ACCEPTED", "REASON")
 				for _, n := range nodes {
-					table.Row(string(n.ID), string(n.Verdict), when(n.Since), refNames(n.Assigned), when(n.LastAccepted), reason(n))
+					table.Row(string(n.ID), string(n.Verdict), when(n.Since), yes(n.TpmPresent), refNames(n.Assigned), when(n.LastAccepted), reason(n))
 				}
 				return table.Print(w)
 			})
@@ -213,6 +213,8 @@ func reason(n api.Node) string {
 		return string(n.Failures[0].ID)
 	case n.Trouble != nil:
 		return string(n.Trouble.ID)
+	case n.Reason != "":
+		return n.Reason
 	}
 	return "-"
 }
@@ -247,6 +249,14 @@ func describe(w io.Writer, n api.Node) error {
 	}
 	line("Node", "%s", n.ID)
 	line("Verdict", "%s since %s", n.Verdict, when(n.Since))
+	if n.KubernetesNode != nil {
+		line("Kubernetes", "node %s, UID %s", n.KubernetesNode.Name, n.KubernetesNode.UID)
+	}
+	if !n.TpmPresent {
+		line("TPM", "none (%s): nothing of this machine is proven", n.Reason)
+		describeReport(line, n.Heartbeat)
+		return nil
+	}
 	endorsed := "endorsed by " + n.EndorsedBy
 	if n.FirstUse {
 		endorsed = "FirstUse: no vendor vouches for its EK"
@@ -262,18 +272,24 @@ func describe(w io.Writer, n api.Node) error {
 	if n.Trouble != nil {
 		line("Last round", "%s: %s", n.Trouble.ID, n.Trouble.Detail)
 	}
-	if n.Heartbeat != nil {
-		line("Agent says", "version %s, kernel %s, at %s (not proven)", n.Heartbeat.Heartbeat.Version, n.Heartbeat.Heartbeat.Kernel, when(n.Heartbeat.At))
-		for _, check := range n.Heartbeat.Preflight {
-			if check.Status != api.PreflightOK {
-				line("Preflight", "%s is %s: %s %s", check.Name, check.Status, check.Detail, check.Remedy)
-			}
-		}
-	}
+	describeReport(line, n.Heartbeat)
 	for _, f := range n.Failures {
 		describeFailure(line, f)
 	}
 	return nil
+}
+
+// describeReport prints what an agent says of itself.
+func describeReport(line func(name, format string, values ...any), r *api.AgentReport) {
+	if r == nil {
+		return
+	}
+	line("Agent says", "version %s, kernel %s, at %s (not proven)", r.Heartbeat.Version, r.Heartbeat.Kernel, when(r.At))
+	for _, check := range r.Preflight {
+		if check.Status != api.PreflightOK {
+			line("Preflight", "%s is %s: %s %s", check.Name, check.Status, check.Detail, check.Remedy)
+		}
+	}
 }
 
 func describeFailure(line func(name, format string, values ...any), f attest.Failure) {
