@@ -238,9 +238,12 @@ func (a *API) joined(ctx context.Context, credential string, u api.Unproven) (re
 	if err := a.cfg.Redeem(ctx, token, secret, id); err != nil {
 		return nil, err
 	}
-	live, err := a.live(ctx, id)
-	if err != nil {
-		return nil, err
+	// Who is known is asked about no more: the registrar would log each question. When an agent of that name is enrolled, its own row hides this one.
+	live := false
+	if _, known := a.presences.of(id); !known {
+		if live, err = a.live(ctx, id); err != nil {
+			return nil, err
+		}
 	}
 	if _, isHash := id.Label(); live || isHash {
 		return nil, fmt.Errorf("%w: %s is the name of an agent with a TPM, which proves it in a session", errForbidden, id)
@@ -279,7 +282,9 @@ func (a *API) answerClaim(w http.ResponseWriter, r *http.Request, c caller) erro
 		if end.claim.Agent != "" {
 			a.presences.forgetNode(end.node.Name)
 		} else if err := a.presences.update(presence{id: attest.AgentID(end.node.UID), node: &end.node}, func(report *api.AgentReport) {
-			report.Preflight = end.claim.Preflight
+			if end.claim.Preflight != nil {
+				report.Preflight = end.claim.Preflight
+			}
 		}); err != nil {
 			return err
 		}
