@@ -3,6 +3,7 @@ package endorsement
 import (
 	"crypto"
 	"crypto/x509"
+	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -61,6 +62,24 @@ func (ek EK) ID() attest.AgentID { return attest.EKHash(ek.spki) }
 
 // Key returns the *rsa.PublicKey or *ecdsa.PublicKey.
 func (ek EK) Key() crypto.PublicKey { return ek.key }
+
+// QualifiedChild returns the qualified name of an AK that is a child of this EK, the EK being a primary key of the endorsement hierarchy
+// (TPM 2.0 Part 1, "Qualified Name"): QN = H(QN of the parent || name), and a primary key's parent is the handle of its hierarchy. A quote names
+// its signer so; one that names this shows the TPM's counters as they are, without the offset that keys of the owner have. It returns nil for
+// keys that are not valid.
+func (ek EK) QualifiedChild(ak AK) []byte {
+	if !ek.Valid() || !ak.Valid() {
+		return nil
+	}
+	hierarchy := binary.BigEndian.AppendUint32(nil, uint32(tpm2.TPMRHEndorsement))
+	return qualified(qualified(hierarchy, ek.public.name()), ak.Name())
+}
+
+// qualified hashes with the algorithm that stands before the name of the key itself.
+func qualified(parent, name []byte) []byte {
+	h := attest.Hash(binary.BigEndian.Uint16(name))
+	return append(binary.BigEndian.AppendUint16(nil, uint16(h)), h.Sum(parent, name).Bytes()...)
+}
 
 // KeyAlgorithm returns Keylime's name of the key type, "rsa2048" or "ecc256".
 func (ek EK) KeyAlgorithm() string { return ek.keyAlg }

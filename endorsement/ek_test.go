@@ -101,3 +101,18 @@ func FuzzParseEK(f *testing.F) {
 		}
 	})
 }
+
+// Without both keys there is no name, so that nothing is ever equal to it by chance.
+func TestQualifiedChildNeedsBothKeys(t *testing.T) {
+	ek := realEK(t)
+	ak, _, err := ParseAK(testdata(t, "ak.pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := ek.QualifiedChild(ak); len(got) != 34 {
+		t.Errorf("qualified name %x", got)
+	}
+	if (EK{}).QualifiedChild(ak) != nil || ek.QualifiedChild(AK{}) != nil {
+		t.Error("a key that is none has a name")
+	}
+}

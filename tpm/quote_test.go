@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/endorsement"
 	"github.com/assay-project/assay/evidence/pcr"
 	"github.com/assay-project/assay/evidence/quote"
 	"github.com/assay-project/assay/internal/swtpm"
@@ -39,7 +40,7 @@ func expectFailure(t *testing.T, q quote.Quote, want quote.Expected, id attest.F
 
 func TestQuoteVerifies(t *testing.T) {
 	device := newTPM(t)
-	for _, kinds := range []Kinds{{}, {EK: ECC256, AK: ECC256}} {
+	for _, kinds := range []Kinds{{}, {EK: ECC256, AK: ECC256}, {EK: ECC384, AK: ECC256}} {
 		ak := newAK(t, device, kinds)
 		for _, bank := range attest.Hashes() {
 			request := QuoteRequest{AK: ak, Nonce: []byte("20 characters, random"), Selection: pcr.Select(bank, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 23), TransportKey: []byte(transportKey)}
@@ -48,6 +49,9 @@ func TestQuoteVerifies(t *testing.T) {
 			verified, failures := quote.Verify(q, want)
 			if failures != nil || !verified.Valid() {
 				t.Fatalf("%+v %s: %v", kinds, bank, failures)
+			}
+			if child := childOf(t, device, kinds, ak); !bytes.Equal(child, verified.QualifiedSigner()) {
+				t.Errorf("%+v: the quote is signed by %x, the child of the EK is %x", kinds, verified.QualifiedSigner(), child)
 			}
 			read, err := device.ReadPCRs(request.Selection.With(pcr.Debug))
 			if err != nil {
@@ -58,6 +62,23 @@ func TestQuoteVerifies(t *testing.T) {
 			}
 		}
 	}
+}
+
+// childOf is the qualified name that the AK has as a child of the TPM's EK.
+func childOf(t *testing.T, device *TPM, kinds Kinds, ak AK) []byte {
+	t.Helper()
+	if kinds.EK == "" {
+		kinds.EK = RSA2048
+	}
+	key, err := device.EK(kinds.EK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ek, err := endorsement.ParseEK(key.Public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ek.QualifiedChild(ak.Key())
 }
 
 // Each row changes one thing of an exchange that passes TestQuoteVerifies.

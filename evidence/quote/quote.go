@@ -96,6 +96,7 @@ type Verified struct {
 	clock        Clock
 	continuity   Continuity
 	akName       []byte
+	signer       []byte
 	firmware     uint64
 	digest       attest.Digest
 	transportKey []byte
@@ -123,6 +124,10 @@ func (v Verified) Continuity() Continuity { return v.continuity }
 
 // AKName returns the TPM name of the key that signed.
 func (v Verified) AKName() []byte { return bytes.Clone(v.akName) }
+
+// QualifiedSigner returns the signed qualified name of the key that signed: it tells under which parents and in which hierarchy the key
+// is (TPM 2.0 Part 1, "Qualified Name"). Only a key of the endorsement hierarchy shows the TPM's counters as they are.
+func (v Verified) QualifiedSigner() []byte { return bytes.Clone(v.signer) }
 
 // Firmware returns the signed firmware version, whose form is the vendor's own.
 func (v Verified) Firmware() uint64 { return v.firmware }

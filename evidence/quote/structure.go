@@ -23,6 +23,7 @@ const selectBytes = pcr.Count / 8
 
 // attestation is a TPMS_ATTEST that holds a TPMS_QUOTE_INFO (TPM 2.0 Part 2, 10.12.8 and 10.12.1).
 type attestation struct {
+	signer     []byte // qualified name
 	extraData  []byte
 	clock      Clock
 	firmware   uint64
@@ -106,8 +107,8 @@ func parseAttestation(data []byte) (attestation, error) {
 	if kind := r.uint16(); kind != attestQuote {
 		r.fail(fmt.Errorf("type is %#04x, not a quote (%#04x)", kind, attestQuote))
 	}
-	r.name()
-	a := attestation{extraData: r.sized()}
+	a := attestation{signer: r.name()}
+	a.extraData = r.sized()
 	a.clock = r.clock()
 	a.firmware = r.uint64()
 	a.selections = r.selections()
@@ -115,21 +116,22 @@ func parseAttestation(data []byte) (attestation, error) {
 	return a, r.end()
 }
 
-// name takes the qualified name of the signer. Nothing rests on it (the signature names the key), but its shape is checked: a known
-// hash algorithm and a digest of its size.
-func (r *reader) name() {
+// name takes the qualified name of the signer: a known hash algorithm and a digest of its size. No check of Verify rests on it (the
+// signature names the key).
+func (r *reader) name() []byte {
 	name := r.sized()
 	if r.err != nil {
-		return
+		return nil
 	}
 	if len(name) < 2 {
 		r.fail(fmt.Errorf("qualified signer has %d bytes", len(name)))
-		return
+		return nil
 	}
 	alg := attest.Hash(binary.BigEndian.Uint16(name))
 	if !alg.Known() || len(name) != 2+alg.Size() {
 		r.fail(fmt.Errorf("qualified signer: %d bytes do not make a %s name", len(name), alg))
 	}
+	return name
 }
 
 func (r *reader) clock() Clock {

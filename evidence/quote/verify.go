@@ -49,6 +49,7 @@ func Verify(q Quote, want Expected) (Verified, []attest.Failure) {
 		clock:        q.attest.clock,
 		continuity:   continuity,
 		akName:       want.AK.Name(),
+		signer:       bytes.Clone(q.attest.signer),
 		firmware:     q.attest.firmware,
 		digest:       attest.SHA256.Sum(q.raw.Attest),
 		transportKey: bytes.Clone(bound),

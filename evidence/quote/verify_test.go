@@ -107,6 +107,9 @@ func TestVerifiedTellsWhatWasSigned(t *testing.T) {
 	if !bytes.Equal(verified.AKName(), r.signer.AK().Name()) {
 		t.Errorf("AK name %x", verified.AKName())
 	}
+	if signer := verified.QualifiedSigner(); len(signer) != 34 || bytes.Equal(signer, verified.AKName()) {
+		t.Errorf("qualified signer %x", signer)
+	}
 	if verified.Firmware() == 0 || verified.Digest().Hash() != attest.SHA256 {
 		t.Errorf("firmware %x, digest %s", verified.Firmware(), verified.Digest())
 	}
