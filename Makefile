@@ -3,23 +3,41 @@ GO        ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.1
 BUILD      = build
 PROGRAMS   = assay assay-agent assay-labinit
+IMAGES     = assay assay-agent assay-operator assay-swtpm
+SHIPPED    = assay assay-agent assay-operator
 LDFLAGS    = -s -w
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+MKIMAGES   = $(GO) run ./deploy/images/mkimages
 export CGO_ENABLED = 0
 
-.PHONY: all build demo test lint bench fuzz vuln packages-demo packages-test clean
+.PHONY: all build programs images publish deploy demo test lint bench fuzz vuln packages-demo packages-test clean
 
-all: build
+all: programs
 
-build:
+# What demonstration and tests run on this machine.
+programs:
 	@mkdir -p $(BUILD)
 	@for p in $(PROGRAMS); do $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BUILD)/$$p ./cmd/$$p || exit 1; done
 
+# Programs for all architectures and the images of them, build/images/NAME.tar: OCI layouts, the same bytes from the same commit.
+# IMAGES="assay assay-agent" builds only these; assay-swtpm is made of Debian packages, which apt fetches.
+build: programs images
+
+images:
+	@for arch in amd64 arm64; do for p in $(filter $(SHIPPED),$(IMAGES)); do \
+		GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BUILD)/linux/$$arch/$$p ./cmd/$$p || exit 1; done; done
+	@$(MKIMAGES) build --programs $(BUILD)/linux --out $(BUILD)/images --version '$(VERSION)' $(IMAGES)
+
+# make publish REGISTRY=registry.example/assay TAG=v1 pushes what make build made.
+publish:
+	@$(MKIMAGES) push --in $(BUILD)/images --registry '$(REGISTRY)' --tag '$(TAG)' $(IMAGES)
+
 # The whole path on one machine: a lab machine is attested, tampered with, caught, restored and rebooted. ARGS="--keep" leaves it running.
-demo: packages-demo build
+demo: packages-demo programs
 	@$(BUILD)/assay demo $(ARGS)
 
 # Every tier: lint, unit (with the race detector), integration, lab, and a short round of fuzzing.
-test: packages-test build lint
+test: packages-test programs lint
 	@CGO_ENABLED=1 $(GO) run ./test/tiers -fuzz $(or $(FUZZTIME),3m) $(TIERS)
 
 lint:
@@ -27,7 +45,7 @@ lint:
 	@$(GO) vet ./...
 	@$(GO) run $(STATICCHECK) ./...
 
-bench: build
+bench: programs
 	@$(GO) run ./test/bench
 
 fuzz:

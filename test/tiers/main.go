@@ -25,7 +25,7 @@ type tier struct {
 const module = "github.com/assay-project/assay/"
 
 func tiers() []tier {
-	integration := []string{"./tpm/...", "./internal/swtpm/...", "./agent/...", "./cmd/assay-agent/...", "./test/integration/..."}
+	integration := []string{"./tpm/...", "./internal/swtpm/...", "./agent/...", "./cmd/assay-agent/...", "./deploy/images/...", "./test/integration/..."}
 	lab := []string{"./lab/...", "./test/lab/..."}
 	return []tier{
 		{name: "unit", packages: []string{"./..."}, without: append(append([]string{}, integration...), lab...), flags: []string{"-race", "-timeout=10m"}},
