@@ -85,6 +85,8 @@ type Node struct {
 	Enrolled   time.Time `json:"enrolled"`
 	Address    string    `json:"address"`
 	Port       int       `json:"port"`
+	// Registration is why a registration of the agent waits for a person. It is told of one node, in lists only as far as the verifier knows it.
+	Registration string `json:"registration,omitempty"`
 	// KeylimeState is the number that Keylime's clients would see.
 	KeylimeState int `json:"keylimeState"`
 	// Heartbeat is what the agent last said of itself; nothing in it is proven.
@@ -110,7 +112,7 @@ type EnrolRequest struct {
 	Interval float64 `json:"interval,omitempty"`
 	// FirstUse accepts an EK that no vendor root endorses, where the server allows it.
 	FirstUse bool `json:"firstUse,omitempty"`
-	// Address and Port override what the agent registered.
+	// Address and Port hold whatever the agent registers, now and later.
 	Address string `json:"address,omitempty"`
 	Port    int    `json:"port,omitempty"`
 	// Assignment is the operator's; a person may leave its owner and reactions empty.
@@ -127,13 +129,15 @@ type NodeUpdate struct {
 
 // Transition is one change of a node's verdict: an item of PathNodes/{id}/results and an event of PathWatch.
 type Transition struct {
-	Node     attest.AgentID     `json:"node"`
-	Seq      uint64             `json:"seq"`
-	At       time.Time          `json:"at"`
-	From     attest.Verdict     `json:"from"`
-	To       attest.Verdict     `json:"to"`
-	Boot     string             `json:"boot,omitempty"`
+	Node attest.AgentID `json:"node"`
+	Seq  uint64         `json:"seq"`
+	At   time.Time      `json:"at"`
+	From attest.Verdict `json:"from"`
+	To   attest.Verdict `json:"to"`
+	Boot string         `json:"boot,omitempty"`
+	// Cause is a word; Detail says more of a reimage: the names of the AK that went and of the one that came.
 	Cause    string             `json:"cause"`
+	Detail   string             `json:"detail,omitempty"`
 	Policies []attest.PolicyRef `json:"policies"`
 	Failures []attest.Failure   `json:"failures"`
 	Quote    attest.Digest      `json:"quote"`

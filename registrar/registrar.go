@@ -40,8 +40,9 @@ type Config struct {
 	Roots func(context.Context) (*endorsement.Roots, error)
 	// Role tells role and name of a client certificate that the clients' CA signed; ok is false for every other connection.
 	Role func(*tls.ConnectionState) (role mtls.Role, name string, ok bool)
-	// AllowReimage lets a machine whose TPM is known come back with a new AK without a person's approval.
-	AllowReimage bool
+	// AllowReimage says of which agents a machine whose TPM is known may come back with a new AK without a person's approval; nil says no.
+	// It is called within a transaction of the store and must not use it.
+	AllowReimage func(attest.AgentID) bool
 	// ChallengeLifetime is the time between registration and activation; 0 means 5 minutes. ApprovalLifetime is how long a
 	// proven registration waits for a person; 0 means 7 days.
 	ChallengeLifetime, ApprovalLifetime time.Duration

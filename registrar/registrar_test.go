@@ -372,7 +372,7 @@ func TestReimagedMachine(t *testing.T) {
 }
 
 func TestReimageAllowed(t *testing.T) {
-	w := newWorld(t, func(c *registrar.Config) { c.AllowReimage = true })
+	w := newWorld(t, func(c *registrar.Config) { c.AllowReimage = func(id attest.AgentID) bool { return id != "" } })
 	before, after := newTPM(t, 0), newTPM(t, 0)
 	w.join(before.id(), before)
 	if got := w.join(before.id(), after); got != "" {

@@ -203,7 +203,7 @@ func admissible(old *Record, c Registration) error {
 // approval returns why a person has to approve a registration, or "".
 func (r *Registrar) approval(old *Record, id attest.AgentID, c Registration) string {
 	if old != nil && old.Active != nil {
-		if bytes.Equal(old.Active.AK, c.AK) || r.cfg.AllowReimage {
+		if bytes.Equal(old.Active.AK, c.AK) || r.cfg.AllowReimage != nil && r.cfg.AllowReimage(id) {
 			return ""
 		}
 		return "the TPM is known, its attestation key is new: a reimaged machine or a cleared TPM"

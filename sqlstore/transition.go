@@ -16,7 +16,7 @@ func (s *Nodes) Transitions(ctx context.Context, id attest.AgentID, after uint64
 		return nil, nil // no transition has a higher number
 	}
 	err = s.db.read(ctx, fmt.Sprintf("list transitions of %q", id), func(tx *sql.Tx) error {
-		list, err = query(ctx, tx, scanTransition, `SELECT node, seq, at, from_verdict, to_verdict, boot, cause, quote, policies, failures
+		list, err = query(ctx, tx, scanTransition, `SELECT node, seq, at, from_verdict, to_verdict, boot, cause, detail, quote, policies, failures
 			FROM transitions WHERE node = ? AND seq > ? ORDER BY seq LIMIT ?`, string(id), from, max(limit, 0))
 		return err
 	})
@@ -37,9 +37,9 @@ func appendTransition(ctx context.Context, tx *sql.Tx, id attest.AgentID, t veri
 	if err != nil {
 		return err
 	}
-	added, err := affected(ctx, tx, `INSERT INTO transitions (node, seq, at, from_verdict, to_verdict, boot, cause, quote, policies, failures)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (node, seq) DO NOTHING`,
-		string(id), seq, instant{t.At}.nanos(), string(t.From), string(t.To), t.Boot, t.Cause, t.Quote.String(), policies, failures)
+	added, err := affected(ctx, tx, `INSERT INTO transitions (node, seq, at, from_verdict, to_verdict, boot, cause, detail, quote, policies, failures)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (node, seq) DO NOTHING`,
+		string(id), seq, instant{t.At}.nanos(), string(t.From), string(t.To), t.Boot, t.Cause, t.Detail, t.Quote.String(), policies, failures)
 	if err == nil && added == 0 {
 		err = fmt.Errorf("transition %d: %w", seq, verifier.ErrExists)
 	}
@@ -49,7 +49,7 @@ func appendTransition(ctx context.Context, tx *sql.Tx, id attest.AgentID, t veri
 func scanTransition(rows *sql.Rows) (t verifier.Transition, err error) {
 	var at instant
 	var quote digest
-	err = rows.Scan(&t.Node, &t.Seq, &at, &t.From, &t.To, &t.Boot, &t.Cause, &quote, document{&t.Policies}, document{&t.Failures})
+	err = rows.Scan(&t.Node, &t.Seq, &at, &t.From, &t.To, &t.Boot, &t.Cause, &t.Detail, &quote, document{&t.Policies}, document{&t.Failures})
 	t.At, t.Quote = at.Time, quote.Digest
 	return t, err
 }

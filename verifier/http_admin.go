@@ -1,6 +1,7 @@
 package verifier
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
@@ -290,13 +291,33 @@ func (a *API) approve(w http.ResponseWriter, r *http.Request, c caller) error {
 	if err != nil {
 		return err
 	}
-	if a.cfg.Pending == nil {
-		return fmt.Errorf("pending registration %s: %w", id, ErrNotFound)
-	}
-	if err := a.cfg.Pending.Approve(r.Context(), id); err != nil {
+	if err := a.letIn(r.Context(), id); err != nil {
 		return err
 	}
 	a.cfg.Log.Info("registration approved", "agent", id, "by", c.name)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// letIn approves at the registrar and has an enrolled node take the new AK over: one act of a person for both. It can be repeated: what
+// the registrar has let in already is taken over all the same.
+func (a *API) letIn(ctx context.Context, id attest.AgentID) error {
+	waited := fmt.Errorf("pending registration %s: %w", id, ErrNotFound)
+	if a.cfg.Pending != nil {
+		waited = a.cfg.Pending.Approve(ctx, id)
+	}
+	if waited != nil && !errors.Is(waited, ErrNotFound) {
+		return waited
+	}
+	if _, err := a.cfg.Verifier.Show(id); err != nil {
+		return waited // it is not enrolled
+	}
+	if waited != nil && a.cfg.Verifier.Waiting(id) == "" {
+		return waited
+	}
+	registered, err := a.cfg.Registrar.Agent(ctx, id)
+	if err != nil {
+		return fmt.Errorf("agent %s: %w", id, err)
+	}
+	return a.cfg.Verifier.Approve(ctx, registered)
 }

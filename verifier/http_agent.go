@@ -115,6 +115,10 @@ func (a *API) proveSession(w http.ResponseWriter, r *http.Request, _ caller) err
 			return err
 		}
 	}
+	// An agent opens a session after it registered, so this is when a new address or certificate is taken up without waiting for silence.
+	if err := a.cfg.Verifier.Refresh(r.Context(), registered); err != nil && !errors.Is(err, ErrNotFound) {
+		a.cfg.Log.Warn("take over what the agent registered", "node", id, "err", err)
+	}
 	httpjson.Write(w, http.StatusOK, token)
 	return nil
 }

@@ -27,7 +27,7 @@ func (a *API) view(n Node) api.Node {
 		Assigned: list(n.Policies), Appraised: list(s.Policies), Boot: s.Boot, BootSince: s.BootSince,
 		Position: s.IMA.Position, Pending: pending, Accepted: s.Accepted, Refused: s.Refused,
 		LastAccepted: s.LastAccepted, LastTried: s.LastTried, Trouble: s.Trouble,
-		Interval: a.cfg.Verifier.interval(n).Seconds(), Paused: s.Paused,
+		Interval: a.cfg.Verifier.interval(n).Seconds(), Paused: s.Paused, Registration: a.cfg.Verifier.Waiting(n.ID),
 		EndorsedBy: n.Enrolment.EndorsedBy, FirstUse: n.Enrolment.FirstUse, Enrolled: n.Enrolment.At,
 		TpmPresent: true, Address: n.Enrolment.Address, Port: n.Enrolment.Port, KeylimeState: s.KeylimeState(a.cfg.Verifier.cfg.Now(), a.cfg.Verifier.interval(n)), Heartbeat: a.reports.of(n.ID),
 	}
@@ -133,8 +133,28 @@ func (a *API) showNode(w http.ResponseWriter, r *http.Request, _ caller) error {
 	if err != nil {
 		return err
 	}
+	if view.Registration, err = a.registration(r.Context(), id); err != nil {
+		return err
+	}
 	httpjson.Write(w, http.StatusOK, view)
 	return nil
+}
+
+// registration is why a registration of an enrolled agent waits for a person: at the registrar, or here.
+func (a *API) registration(ctx context.Context, id attest.AgentID) (reason string, err error) {
+	if a.cfg.Pending == nil {
+		return a.cfg.Verifier.Waiting(id), nil
+	}
+	pending, err := a.cfg.Pending.Pending(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, p := range pending {
+		if p.Agent == id {
+			return p.Reason, nil
+		}
+	}
+	return a.cfg.Verifier.Waiting(id), nil
 }
 
 func (a *API) enrol(w http.ResponseWriter, r *http.Request, c caller) error {
@@ -160,18 +180,12 @@ func (a *API) enrol(w http.ResponseWriter, r *http.Request, c caller) error {
 	if err != nil {
 		return fmt.Errorf("agent %s: %w", id, err)
 	}
-	if request.Address != "" {
-		registered.Address = request.Address
-	}
-	if request.Port != 0 {
-		registered.Port = request.Port
-	}
 	roots, err := a.loadRoots(r.Context())
 	if err != nil {
 		return err
 	}
 	node, err := a.cfg.Verifier.Enrol(r.Context(), Enrol{
-		Registered: registered, Policies: request.Policies, Interval: interval, FirstUse: request.FirstUse, Roots: roots,
+		Registered: registered, FixedAddress: request.Address, FixedPort: request.Port, Policies: request.Policies, Interval: interval, FirstUse: request.FirstUse, Roots: roots,
 	})
 	if err != nil {
 		return err
@@ -246,7 +260,7 @@ func (a *API) act(w http.ResponseWriter, r *http.Request, c caller) error {
 
 func transitionView(t Transition) api.Transition {
 	return api.Transition{
-		Node: t.Node, Seq: t.Seq, At: t.At, From: t.From, To: t.To, Boot: t.Boot, Cause: t.Cause,
+		Node: t.Node, Seq: t.Seq, At: t.At, From: t.From, To: t.To, Boot: t.Boot, Cause: t.Cause, Detail: t.Detail,
 		Policies: list(t.Policies), Failures: list(t.Failures), Quote: t.Quote,
 	}
 }

@@ -1,6 +1,7 @@
 package verifier
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -62,12 +63,16 @@ type judgement struct {
 	again bool
 	// whole: everything of this boot was judged, from the start of the list.
 	whole, newBoot bool
-	boot           string
-	clock          *quote.Clock
-	ima            ima.State
-	progress       appraisal.Progress
-	transportKey   string
-	bootLog        attest.Digest
+	// perhapsSameBoot: the evidence starts anew with another AK, and nothing proves that the machine booted since that was taken.
+	// comparable: the quote's clock holds the TPM's own counters.
+	perhapsSameBoot, comparable bool
+
+	boot         string
+	clock        *quote.Clock
+	ima          ima.State
+	progress     appraisal.Progress
+	transportKey string
+	bootLog      attest.Digest
 	// listBroken: a list was sent, and it does not lead to the quoted PCR. logBroken: so does the event log.
 	listBroken, logBroken bool
 	failures              []attest.Failure
@@ -131,7 +136,8 @@ func verify(s State, who Subject, request Request, answer Answer) (quote.Verifie
 // place finds out which boot the evidence belongs to, and appraises it.
 func place(s State, who Subject, e Answered, v quote.Verified) judgement {
 	clock := v.Clock()
-	j := judgement{accepted: true, clock: &clock, boot: s.Boot, transportKey: string(v.TransportKey()), whole: s.whole()}
+	j := judgement{accepted: true, clock: &clock, boot: s.Boot, transportKey: string(v.TransportKey()), whole: s.whole(),
+		comparable: who.Child != nil && bytes.Equal(v.QualifiedSigner(), who.Child)}
 	if e.Answer.HasList && e.Answer.First != 0 && (j.whole || e.Answer.First != e.Request.Offset) {
 		return fromStart(e)
 	}
@@ -139,6 +145,7 @@ func place(s State, who Subject, e Answered, v quote.Verified) judgement {
 	switch v.Continuity() {
 	case quote.FirstSeen:
 		j.newBoot = !s.sameBoot(clock)
+		j.perhapsSameBoot = s.Replaced && !(j.comparable && s.bootedSince(clock))
 		base = startOf(s)
 	case quote.NewBoot:
 		j.newBoot = true

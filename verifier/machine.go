@@ -1,6 +1,7 @@
 package verifier
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -44,7 +45,14 @@ type State struct {
 	TransportKey string        `json:"transportKey,omitempty"`
 	BootLog      attest.Digest `json:"bootLog"`
 
-	// Enrolled is when the machine started, the reference for Stale before the first round.
+	// Comparable: the AK that showed Clock is a child of the EK, so that Clock holds the TPM's own counters.
+	Comparable bool `json:"comparable,omitempty"`
+	// Replaced: another AK of the same TPM was taken, and no quote of it is accepted yet. Before is the last accepted clock of the AKs
+	// before it, if that was comparable.
+	Replaced bool         `json:"replaced,omitempty"`
+	Before   *quote.Clock `json:"before,omitempty"`
+
+	// Enrolled is when the machine started, or last took another AK: the reference for Stale before the first round.
 	Enrolled     time.Time `json:"enrolled"`
 	LastAccepted time.Time `json:"lastAccepted,omitzero"`
 	LastTried    time.Time `json:"lastTried,omitzero"`
@@ -62,7 +70,9 @@ type State struct {
 
 // Subject is what the machine needs to know of its node beside the state.
 type Subject struct {
-	AK       endorsement.AK
+	AK endorsement.AK
+	// Child is the qualified name that the AK has as a child of the enrolled EK; nil where that is not known.
+	Child    []byte
 	Policies []*policy.Document
 	Interval time.Duration
 }
@@ -101,7 +111,7 @@ func (s State) Read(now time.Time, interval time.Duration) attest.Verdict {
 	return verdict
 }
 
-// Event is what happens to a node: one of Due, Answered, Unanswered, PoliciesChanged, Asked.
+// Event is what happens to a node: one of Due, Answered, Unanswered, PoliciesChanged, Asked, Moved, Reimaged.
 type Event interface{ at() time.Time }
 
 // Due: it is time for a round. Nonce is fresh and random, 20 letters and digits.
@@ -137,6 +147,15 @@ type Asked struct {
 	Act Act
 }
 
+// Moved: the agent registered another address, port or TLS certificate. It is no evidence and moves no verdict.
+type Moved struct{ Now time.Time }
+
+// Reimaged: another AK of the same TPM is enrolled from now on. Old and New are the names of the two.
+type Reimaged struct {
+	Now      time.Time
+	Old, New []byte
+}
+
 // Act is a person's act on a node.
 type Act string
 
@@ -152,6 +171,8 @@ func (e Answered) at() time.Time        { return e.Now }
 func (e Unanswered) at() time.Time      { return e.Now }
 func (e PoliciesChanged) at() time.Time { return e.Now }
 func (e Asked) at() time.Time           { return e.Now }
+func (e Moved) at() time.Time           { return e.Now }
+func (e Reimaged) at() time.Time        { return e.Now }
 
 // Action is what the driver does after a step: one of Collect, Schedule, Keep, Record.
 type Action interface{ action() }
@@ -184,7 +205,7 @@ func Step(s State, who Subject, event Event) (State, []Action) {
 	}
 	before := s
 	var actions []Action
-	cause := "round"
+	cause, detail := "round", ""
 	switch e := event.(type) {
 	case Due:
 		// Nothing was learned yet: a verifier that was away for a while asks before it calls a node Stale.
@@ -199,15 +220,23 @@ func Step(s State, who Subject, event Event) (State, []Action) {
 	case Asked:
 		s, actions = s.asked(e)
 		cause = string(e.Act)
+	case Moved:
+		actions, cause = []Action{Schedule{}}, "moved"
+	case Reimaged:
+		s, actions = s.reimaged(e)
+		cause, detail = causeReimage, fmt.Sprintf("attestation key %x gave way to %x", e.Old, e.New)
 	}
-	return s.record(before, who, transitionOf{now: event.at(), cause: cause}, actions)
+	return s.record(before, who, transitionOf{now: event.at(), cause: cause, detail: detail}, actions)
 }
 
 // transitionOf is what a transition says beside the state.
 type transitionOf struct {
-	now   time.Time
-	cause string
+	now           time.Time
+	cause, detail string
 }
+
+// causeReimage is the cause of the transition that tells of another AK.
+const causeReimage = "reimage"
 
 // record appends a transition when the verdict that is read, its reasons or its policies are not those of before.
 func (s State) record(before State, who Subject, t transitionOf, actions []Action) (State, []Action) {
@@ -216,7 +245,7 @@ func (s State) record(before State, who Subject, t transitionOf, actions []Actio
 		return s, actions
 	}
 	s.Seq++
-	row := Transition{Seq: s.Seq, At: t.now, From: s.Shown, To: shown, Boot: s.Boot, Policies: s.Policies, Failures: s.Failures, Cause: t.cause}
+	row := Transition{Seq: s.Seq, At: t.now, From: s.Shown, To: shown, Boot: s.Boot, Policies: s.Policies, Failures: s.Failures, Cause: t.cause, Detail: t.detail}
 	if shown != s.Shown {
 		s.Since = t.now
 	}
@@ -232,6 +261,9 @@ func (s State) record(before State, who Subject, t transitionOf, actions []Actio
 // saysMore reports whether the same verdict deserves a row of its own: it was made with other policies, or a quote stands behind other
 // reasons. Reasons without a quote do not count, or whoever answers at the agent's address could fill the store.
 func (s State) saysMore(before State, cause string) bool {
+	if cause == causeReimage {
+		return true
+	}
 	if cause == "policy" && !slices.Equal(s.Policies, before.Policies) {
 		return true
 	}
@@ -339,6 +371,7 @@ func (s State) advance(j judgement, now time.Time) State {
 		s.BootLog = attest.Digest{}
 	}
 	s.Clock, s.IMA, s.Progress, s.TransportKey = j.clock, j.ima, j.progress, j.transportKey
+	s.Comparable, s.Replaced, s.Before = j.comparable, false, nil
 	if !j.bootLog.IsZero() {
 		s.BootLog = j.bootLog
 	}
@@ -351,7 +384,7 @@ func (s State) decide(j judgement) State {
 	failed := s.failedByQuote()
 	var stay []attest.Failure
 	switch {
-	case !failed || s.Reattest || j.newBoot:
+	case !failed || s.Reattest || j.newBoot && !j.perhapsSameBoot:
 	case s.Rejudge && j.whole:
 		stay = lasting(s.Failures)
 	default:
@@ -391,6 +424,7 @@ func lasting(failures []attest.Failure) []attest.Failure {
 func (s State) policiesChanged(who Subject, e PoliciesChanged) (State, []Action) {
 	actions := []Action{Schedule{}}
 	if s.Boot == "" {
+		s.Rejudge = s.failedByQuote() // by an AK that was replaced: the first whole evidence of the new one decides
 		return s, actions
 	}
 	s.Rejudge = true

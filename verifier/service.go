@@ -26,8 +26,12 @@ type Registered struct {
 // Enrol is what a person decides when enrolling an agent.
 type Enrol struct {
 	Registered
-	Policies []string
-	Interval time.Duration
+	// FixedAddress and FixedPort are where a person says that the agent answers, for good and whatever it registers; zero values leave
+	// that to the agent.
+	FixedAddress string
+	FixedPort    int
+	Policies     []string
+	Interval     time.Duration
 	// FirstUse accepts an EK without endorsement.
 	FirstUse bool
 	// Roots are the accepted vendor roots.
@@ -75,12 +79,10 @@ func (v *Verifier) Enrol(ctx context.Context, e Enrol) (Node, error) {
 	if !v.isRunning() {
 		return Node{}, ErrNotRunning
 	}
+	enrolment := e.contact()
+	enrolment.EndorsedBy, enrolment.FirstUse, enrolment.At = by.Root, len(failures) > 0, now
 	node := Node{
-		ID: e.ID, Policies: refs, Interval: e.Interval,
-		Enrolment: Enrolment{
-			AK: e.AK, EK: e.EK, EndorsedBy: by.Root, FirstUse: len(failures) > 0,
-			Address: e.Address, Port: e.Port, Certificate: e.Certificate, At: now,
-		},
+		ID: e.ID, Policies: refs, Interval: e.Interval, Enrolment: enrolment,
 		State: State{Verdict: attest.Pending, Shown: attest.Pending, Since: now, Enrolled: now, Seq: 1},
 	}
 	first := Transition{Seq: 1, Node: e.ID, At: now, To: attest.Pending, Policies: refs, Cause: "enrol"}
@@ -93,6 +95,21 @@ func (v *Verifier) Enrol(ctx context.Context, e Enrol) (Node, error) {
 	}
 	v.announce(first)
 	return node, nil
+}
+
+// contact is what an enrolment takes from the registration and from the person.
+func (e Enrol) contact() Enrolment {
+	to := Enrolment{
+		AK: e.AK, EK: e.EK, Address: e.Address, Port: e.Port, Certificate: e.Certificate,
+		FixedAddress: e.FixedAddress != "", FixedPort: e.FixedPort != 0,
+	}
+	if to.FixedAddress {
+		to.Address = e.FixedAddress
+	}
+	if to.FixedPort {
+		to.Port = e.FixedPort
+	}
+	return to
 }
 
 func (v *Verifier) isRunning() bool {

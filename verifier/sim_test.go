@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/endorsement"
 	"github.com/assay-project/assay/evidence/eventlog"
 	"github.com/assay-project/assay/evidence/pcr"
 	"github.com/assay-project/assay/evidence/quote"
@@ -36,15 +37,41 @@ type box struct {
 	log    []byte
 	key    string // the agent's transport key
 	ghosts []string
+	owned  bool   // the AK is of the owner's hierarchy: a quote names it otherwise, and shows
+	offset uint32 // this many resets more
 }
 
 const firmwareCapture = "../evidence/eventlog/testdata/fx-ovmf-tcb-ng"
 
 // keys are made once: RSA takes its time.
-var testSigners = sync.OnceValue(func() [2]*quotetest.Signer {
-	t := &orphan{}
-	return [2]*quotetest.Signer{quotetest.NewSigner(t, quotetest.ECDSAP256), quotetest.NewSigner(t, quotetest.ECDSAP256)}
+var testSigners = sync.OnceValue(func() [4]*quotetest.Signer {
+	var all [4]*quotetest.Signer
+	for i := range all {
+		all[i] = quotetest.NewSigner(&orphan{}, quotetest.ECDSAP256)
+	}
+	return all
 })
+
+// reimage makes another AK in the same TPM.
+func (b *box) reimage() {
+	signers := testSigners()
+	if b.signer == signers[2] {
+		b.signer = signers[3]
+	} else {
+		b.signer = signers[2]
+	}
+	b.owned, b.offset = false, 0
+}
+
+// child is the qualified name of the AK as a child of the EK.
+func (b *box) child() []byte {
+	b.t.Helper()
+	ek, err := endorsement.ParseEK(ekPublic(b.t))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return ek.QualifiedChild(b.signer.AK())
+}
 
 // orphan lets keys outlive the test that made them first.
 type orphan struct{ testing.TB }
@@ -183,6 +210,11 @@ func (b *box) answer(r Request, f faults) Answer {
 	options := quotetest.Options{
 		Nonce: []byte(r.Nonce), Values: pcr.Values{Bank: attest.SHA256, Digests: b.pcrs}, Selection: r.Selection,
 		Clock: b.clock, TransportKey: []byte(b.key),
+	}
+	options.Clock.ResetCount += b.offset
+	if !b.owned {
+		child := b.child()
+		options.Edit = func(a *quotetest.Attest) { a.Signer = child }
 	}
 	signer := b.signer
 	b.disturbQuote(&options, &signer, f)
@@ -369,7 +401,7 @@ var testStart = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 func newWorld(t testing.TB, documents ...*policy.Document) *world {
 	t.Helper()
 	b := newBox(t)
-	return &world{t: t, box: b, now: testStart, who: Subject{AK: b.signer.AK(), Policies: documents, Interval: 30 * time.Second}}
+	return &world{t: t, box: b, now: testStart, who: Subject{AK: b.signer.AK(), Child: b.child(), Policies: documents, Interval: 30 * time.Second}}
 }
 
 func (w *world) step(e Event) {
@@ -410,6 +442,13 @@ func (w *world) round(f faults) {
 		w.t.Fatal("no round was asked for")
 	}
 	w.step(Answered{Now: w.now, Request: r, Answer: w.box.answer(r, f)})
+}
+
+// reimage has the verifier take the box's present AK in place of the one before.
+func (w *world) reimage() {
+	old := w.who.AK
+	w.who.AK, w.who.Child = w.box.signer.AK(), w.box.child()
+	w.step(Reimaged{Now: w.now, Old: old.Name(), New: w.who.AK.Name()})
 }
 
 func (w *world) verdict() attest.Verdict { return w.state.Read(w.now, w.who.Interval) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
 )
 
@@ -42,11 +43,18 @@ type Enrolment struct {
 	EndorsedBy string `json:"endorsedBy,omitempty"`
 	// FirstUse: enrolled without an endorsement, by a person's word.
 	FirstUse bool `json:"firstUse,omitempty"`
-	// Address and Port are where the pull agent answers; Certificate is its pinned PEM certificate.
-	Address     string    `json:"address"`
-	Port        int       `json:"port"`
-	Certificate string    `json:"certificate"`
-	At          time.Time `json:"at"`
+	// Address and Port are where the pull agent answers; Certificate is its pinned PEM certificate. They follow the registrar's record,
+	// but for an address or a port that a person fixed at enrolment.
+	Address      string    `json:"address"`
+	Port         int       `json:"port"`
+	Certificate  string    `json:"certificate"`
+	FixedAddress bool      `json:"fixedAddress,omitempty"`
+	FixedPort    bool      `json:"fixedPort,omitempty"`
+	At           time.Time `json:"at"`
+	// Reimage says what becomes of a new AK of the EK; empty is the server's setting.
+	Reimage api.Reimage `json:"reimage,omitempty"`
+	// Former are the AKs that gave way to others, newest first, 8 at most: quotes of theirs are still kept.
+	Former [][]byte `json:"former,omitempty"`
 }
 
 // Transition is one change of a node's verdict with its reasons: an append-only row.
@@ -62,8 +70,10 @@ type Transition struct {
 	Failures []attest.Failure   `json:"failures"`
 	// Quote is the digest of the stored quote behind the transition; zero when no quote is behind it.
 	Quote attest.Digest `json:"quote"`
-	// Cause is a word for people: round, reboot, policy, reattest, pause, resume, enrol.
-	Cause string `json:"cause"`
+	// Cause is a word for people: round, reboot, policy, reattest, pause, resume, enrol, reimage. Detail says more where there is more to
+	// say: the names of both AKs of a reimage.
+	Cause  string `json:"cause"`
+	Detail string `json:"detail,omitempty"`
 }
 
 // StoredQuote is an accepted quote as it came, with what is needed to verify it again.

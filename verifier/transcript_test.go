@@ -12,6 +12,7 @@ import (
 
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/evidence/pcr"
+	"github.com/assay-project/assay/evidence/quote"
 	"github.com/assay-project/assay/policy"
 )
 
@@ -119,6 +120,17 @@ func (s *script) carryOut(command string, args []string) string {
 		})
 	case "pause", "resume", "reattest":
 		return s.stepped(func() { s.step(Asked{Now: s.now, Act: Act(command)}) })
+	case "moved":
+		return s.stepped(func() { s.step(Moved{Now: s.now}) })
+	case "reimage": // [OFFSET]: with an AK of the owner's hierarchy, whose counters are shown with an offset
+		s.box.reimage()
+		if len(args) > 0 {
+			s.box.owned = true
+			if _, err := fmt.Sscan(args[0], &s.box.offset); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+		return s.stepped(func() { s.reimage() })
 	}
 	s.onMachine(command, args)
 	return ""
@@ -146,6 +158,8 @@ func (s *script) onMachine(command string, args []string) {
 		s.saved = s.box.snapshot()
 	case "roll-back":
 		s.box = s.saved.snapshot()
+	case "clear-tpm":
+		s.box.clock = quote.Clock{Safe: true}
 	case "false-boot-aggregate":
 		s.box.list, s.box.pcrs[imaPCR] = nil, pcr.Initial(attest.SHA256, imaPCR)
 		s.box.measure("boot_aggregate", contentOf("another firmware", ""))
@@ -230,6 +244,9 @@ func actionText(action Action) string {
 		backed := ""
 		if !t.Quote.IsZero() {
 			backed = ", with its quote"
+		}
+		if t.Detail != "" {
+			backed += ", with detail"
 		}
 		return fmt.Sprintf("  record %d: %s -> %s because of %s, by %v%s\n", t.Seq, t.From, t.To, t.Cause, names, backed)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/endorsement"
 	"github.com/assay-project/assay/policy"
@@ -44,6 +45,10 @@ type Config struct {
 	Evidence  EvidenceStore
 	Policies  PolicyStore
 	Collector Collector
+	// Registrar is asked again about nodes that do not answer as they were enrolled; nil never is.
+	Registrar Registrar
+	// Reimage says what becomes of a new AK of a node's EK where the node has no setting of its own; empty means Approval.
+	Reimage api.Reimage
 	// Interval between two rounds of a node that has no interval of its own; 0 means 30 s, 1 s is the least.
 	Interval time.Duration
 	// Concurrency bounds the rounds under way at once; 0 means 64.
@@ -81,6 +86,13 @@ func New(cfg Config) (*Verifier, error) {
 	}
 	if cfg.Interval < minInterval {
 		return nil, fmt.Errorf("verifier: interval %v is below %v", cfg.Interval, minInterval)
+	}
+	switch cfg.Reimage {
+	case "":
+		cfg.Reimage = api.ReimageApproval
+	case api.ReimageApproval, api.ReimageAllow:
+	default:
+		return nil, fmt.Errorf("verifier: reimage %q is neither %s nor %s", cfg.Reimage, api.ReimageAllow, api.ReimageApproval)
 	}
 	if cfg.Concurrency < 0 {
 		return nil, fmt.Errorf("verifier: concurrency %d is below 1", cfg.Concurrency)
@@ -203,6 +215,9 @@ func (v *Verifier) subject(ctx context.Context, n Node) (Subject, error) {
 		return blind, fmt.Errorf("attestation key: %s: %s", failures[0].ID, failures[0].Detail)
 	}
 	who := Subject{AK: ak, Interval: v.interval(n)}
+	if ek, err := endorsement.ParseEK(n.Enrolment.EK); err == nil {
+		who.Child = ek.QualifiedChild(ak)
+	}
 	for _, ref := range n.Policies {
 		doc, err := v.document(ctx, ref)
 		if err != nil {

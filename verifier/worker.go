@@ -25,6 +25,10 @@ type worker struct {
 	kept    *Commit   // accepted evidence that no commit has written yet; nil for none
 	written time.Time // when the node was last written, or when the worker started
 
+	waiting  atomic.Pointer[RefusedError] // why the last registration was not taken over; nil for none
+	looks    int                          // how often the registrar was asked since the trouble began
+	nextLook time.Time                    // not before
+
 	asked   *Request      // the round under way
 	answers chan answered // its answer; nil between rounds
 	cancel  context.CancelFunc
@@ -44,6 +48,7 @@ type answered struct {
 	request Request
 	answer  Answer
 	err     error
+	found   *Registered // instead of an answer: the agent registered anew
 }
 
 // minPause keeps a machine that asks for a round at once from spinning.
@@ -126,6 +131,9 @@ func (w *worker) arrived(ctx context.Context, a answered) error {
 	if ctx.Err() != nil {
 		return nil // the process ends, which is not the agent's silence
 	}
+	if a.found != nil {
+		return w.adopt(ctx, *a.found)
+	}
 	now := w.v.cfg.Now()
 	switch {
 	case a.err == nil:
@@ -134,6 +142,15 @@ func (w *worker) arrived(ctx context.Context, a answered) error {
 		return w.step(ctx, Answered{Now: now, Request: a.request, Malformed: a.err.Error()})
 	}
 	return w.step(ctx, Unanswered{Now: now, Reason: a.err.Error()})
+}
+
+// adopt takes over what the registrar has of the agent now, and begins another round.
+func (w *worker) adopt(ctx context.Context, r Registered) error {
+	err := w.obey(ctx, command{change: w.following(r, false)})
+	if errors.Is(err, errSame) {
+		return nil
+	}
+	return err
 }
 
 // step runs the machine and carries out its actions. When the store refuses, the step did not happen: after a conflict the node is read
@@ -213,7 +230,7 @@ func (w *worker) collect(ctx context.Context, r Request) {
 	ctx, cancel := context.WithTimeout(ctx, nonceLifetime)
 	answers := make(chan answered, 1) // of this round alone: an answer to a dropped round reaches nobody
 	w.asked, w.answers, w.cancel = &r, answers, cancel
-	to := w.node.Enrolment
+	id, to, look := w.node.ID, w.node.Enrolment, w.lookDue()
 	w.v.group.Go(func() error {
 		defer cancel()
 		select {
@@ -221,6 +238,13 @@ func (w *worker) collect(ctx context.Context, r Request) {
 		case <-ctx.Done():
 			answers <- answered{request: r, err: fmt.Errorf("no place for the round became free: %w", ctx.Err())}
 			return nil
+		}
+		if look {
+			if found := w.look(ctx, id); found != nil {
+				<-w.v.rounds
+				answers <- answered{request: r, found: found}
+				return nil
+			}
 		}
 		begin := time.Now()
 		answer, err := w.v.cfg.Collector.Collect(ctx, to, r)

@@ -31,7 +31,7 @@ type Config struct {
 	Endorsement string `json:"endorsement"`
 	// KeylimeAgents serves registration without TLS on Listen.Plain, for Keylime's own pull agents.
 	KeylimeAgents bool `json:"keylimeAgents"`
-	// Reimage is Deny (default: a new AK of a known EK waits for approval) or Allow.
+	// Reimage is Approval (default: a new AK of an enrolled TPM waits for a person) or Allow; a node may have its own.
 	Reimage string `json:"reimage"`
 	// LogLevel is debug, info, warn or error.
 	LogLevel string `json:"logLevel"`
@@ -50,7 +50,7 @@ type Listen struct {
 // Default returns the configuration of a server without a file.
 func Default() Config {
 	return Config{
-		StateDir: "/var/lib/assay", Roles: []string{"registrar", "verifier"}, Interval: conf.Duration(30 * time.Second), Endorsement: "Required", Reimage: "Deny", LogLevel: "info",
+		StateDir: "/var/lib/assay", Roles: []string{"registrar", "verifier"}, Interval: conf.Duration(30 * time.Second), Endorsement: "Required", Reimage: "Approval", LogLevel: "info",
 		Listen: Listen{API: ":8443", Registrar: ":8891", Plain: ":8890", Metrics: "127.0.0.1:9464"},
 	}
 }
@@ -76,8 +76,8 @@ func (c Config) Check() error {
 	if !slices.Contains([]string{"Required", "AllowFirstUse"}, c.Endorsement) {
 		mistake("endorsement: %q is neither Required nor AllowFirstUse", c.Endorsement)
 	}
-	if !slices.Contains([]string{"Allow", "Deny"}, c.Reimage) {
-		mistake("reimage: %q is neither Allow nor Deny", c.Reimage)
+	if !slices.Contains([]string{"Allow", "Approval"}, c.Reimage) {
+		mistake("reimage: %q is neither Allow nor Approval", c.Reimage)
 	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
 		mistake("logLevel: %q is none of debug, info, warn, error", c.LogLevel)

@@ -142,7 +142,7 @@ func (s *server) assemble() error {
 	var err error
 	s.registrar, err = registrar.New(registrar.Config{
 		Store: s.store.Registrations(), Tokens: s.store.Tokens(), Roots: s.roots, Role: s.clients.RoleOf,
-		AllowReimage: cfg.Reimage == "Allow", Log: s.log.With("role", "registrar"), Metrics: s.registry,
+		AllowReimage: func(id attest.AgentID) bool { return s.verifier.AllowsReimage(id) }, Log: s.log.With("role", "registrar"), Metrics: s.registry,
 	})
 	if err != nil {
 		return err
@@ -151,43 +151,53 @@ func (s *server) assemble() error {
 	if err != nil {
 		return err
 	}
+	asked, port, err := s.registrarClient(client)
+	if err != nil {
+		return err
+	}
 	s.verifier, err = verifier.New(verifier.Config{
+		Registrar: asked, Reimage: api.Reimage(cfg.Reimage),
 		Store: s.store.Nodes(), Evidence: s.store.Nodes(), Policies: s.store.Policies(), Collector: verifier.NewPull(client, nil),
 		Interval: time.Duration(cfg.Interval), Log: s.log.With("role", "verifier"), Metrics: s.registry,
 	})
 	if err != nil {
 		return err
 	}
-	return s.nativeAPI(client)
+	s.nativeAPI(asked, port)
+	return nil
 }
 
-func (s *server) nativeAPI(client mtls.Source) error {
+// registrarClient asks the registrar over its v2 admin API, in one process too.
+func (s *server) registrarClient(client mtls.Source) (*verifier.RegistrarClient, int, error) {
 	cfg := s.options.Config
 	host, port, err := net.SplitHostPort(cfg.Listen.Registrar)
 	if err != nil {
-		return fmt.Errorf("listen.registrar: %w", err)
+		return nil, 0, fmt.Errorf("listen.registrar: %w", err)
 	}
 	number, err := strconv.Atoi(port)
 	if err != nil {
-		return fmt.Errorf("listen.registrar: port %q: %w", port, err)
+		return nil, 0, fmt.Errorf("listen.registrar: port %q: %w", port, err)
 	}
-	// In one process too the verifier asks the registrar over its v2 admin API.
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
 	config, err := mtls.Peer{Host: "localhost", Certificate: client}.TrustCA(s.authority.ServerCAs())
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
+	return verifier.NewRegistrarClient("https://"+net.JoinHostPort(host, port), config), number, nil
+}
+
+func (s *server) nativeAPI(asked *verifier.RegistrarClient, registrarPort int) {
+	cfg := s.options.Config
 	s.api = verifier.NewAPI(verifier.APIConfig{
 		Verifier: s.verifier, Evidence: s.store.Nodes(), Policies: s.store.Policies(), Roots: s.store.Roots(), Tokens: s.store.Tokens(),
 		Bindings: s.store.Bindings(), Redeem: s.redeem,
-		Registrar: verifier.NewRegistrarClient("https://"+net.JoinHostPort(host, port), config),
+		Registrar: asked,
 		Pending:   pending{s.registrar}, Issue: s.issue, Clients: s.clients, Pin: s.authority.Pin(),
-		Bootstrap:     api.Bootstrap{RegistrarPort: number, ServerCAs: string(s.authority.ServerCAs()), ClientCAs: string(s.authority.ClientCAs())},
+		Bootstrap:     api.Bootstrap{RegistrarPort: registrarPort, ServerCAs: string(s.authority.ServerCAs()), ClientCAs: string(s.authority.ClientCAs())},
 		AllowFirstUse: cfg.Endorsement == "AllowFirstUse", Roles: cfg.Roles, Version: s.options.Version, Log: s.log.With("role", "api"),
 	})
-	return nil
 }
 
 // redeem binds a join token to the name of an agent without a TPM, in the verifier's words.
