@@ -36,6 +36,7 @@ func Missing(firmware Firmware) []Requirement {
 	programs := []Requirement{
 		{"qemu-system-x86_64", "qemu-system-x86"}, {"swtpm", "swtpm"}, {"swtpm_setup", "swtpm-tools"}, {"swtpm_localca", "swtpm-tools"},
 		{"mkfs.ext4", "e2fsprogs"}, {"apt-get", "apt"}, {"apt-cache", "apt"}, {"dpkg-deb", "dpkg"},
+		{"tar", "tar"},
 	}
 	var missing []Requirement
 	for _, p := range programs {

@@ -3,8 +3,12 @@
 package need
 
 import (
+	"debug/elf"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -16,29 +20,83 @@ func Root(t testing.TB) {
 	}
 }
 
-// Program needs programs in PATH; package names the Debian package that brings them.
+// Program needs programs, in PATH or where only root's PATH looks; debianPackage brings them.
 func Program(t testing.TB, debianPackage string, names ...string) {
 	t.Helper()
-	for _, name := range names {
-		if _, err := exec.LookPath(name); err != nil {
-			missing(t, name+" (Debian package "+debianPackage+")")
-		}
+	if lacking := lackingPrograms(debianPackage, names...); len(lacking) > 0 {
+		missing(t, strings.Join(lacking, ", "))
 	}
 }
 
 // Swtpm needs the TPM emulator and its manufacturing tool.
 func Swtpm(t testing.TB) {
 	t.Helper()
-	Program(t, "swtpm", "swtpm")
-	Program(t, "swtpm-tools", "swtpm_setup", "swtpm_localca")
+	if lacking := lackingSwtpm(); len(lacking) > 0 {
+		missing(t, strings.Join(lacking, ", "))
+	}
 }
 
-// Lab needs what a lab machine is made with; the kernel package is fetched by the lab itself.
+// Lab needs what lab machines are made with, firmware included. Packages of the machine itself are fetched by the lab.
 func Lab(t testing.TB) {
 	t.Helper()
-	Swtpm(t)
-	Program(t, "qemu-system-x86", "qemu-system-x86_64")
-	Program(t, "e2fsprogs", "mkfs.ext4")
+	if lacking := lackingLab(); len(lacking) > 0 {
+		missing(t, strings.Join(lacking, ", "))
+	}
+}
+
+func lackingSwtpm() []string {
+	return append(lackingPrograms("swtpm", "swtpm"), lackingPrograms("swtpm-tools", "swtpm_setup", "swtpm_localca")...)
+}
+
+// lackingLab says what package lab would refuse a host for. It stands here once more because this package imports nothing of ours.
+func lackingLab() []string {
+	lacking := lackingSwtpm()
+	for debianPackage, names := range map[string][]string{
+		"qemu-system-x86": {"qemu-system-x86_64"}, "e2fsprogs": {"mkfs.ext4"}, "apt": {"apt-get", "apt-cache"}, "dpkg": {"dpkg-deb"}, "tar": {"tar"},
+	} {
+		lacking = append(lacking, lackingPrograms(debianPackage, names...)...)
+	}
+	if path, err := lookPath("busybox"); err != nil || dynamic(path) {
+		lacking = append(lacking, "static busybox (Debian package busybox-static)")
+	}
+	for _, path := range []string{"/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"} {
+		if _, err := os.Stat(path); err != nil {
+			lacking = append(lacking, path+" (Debian package ovmf)")
+		}
+	}
+	slices.Sort(lacking)
+	return lacking
+}
+
+func lackingPrograms(debianPackage string, names ...string) []string {
+	var lacking []string
+	for _, name := range names {
+		if _, err := lookPath(name); err != nil {
+			lacking = append(lacking, name+" (Debian package "+debianPackage+")")
+		}
+	}
+	return lacking
+}
+
+// lookPath looks into the folders of the system's programs too, which an ordinary user's PATH lacks.
+func lookPath(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	for _, dir := range []string{"/usr/sbin", "/sbin"} {
+		if err != nil {
+			path, err = exec.LookPath(filepath.Join(dir, name))
+		}
+	}
+	return path, err
+}
+
+// dynamic reports whether a program wants a loader, or cannot be read.
+func dynamic(path string) bool {
+	f, err := elf.Open(path)
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	return slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
 }
 
 func missing(t testing.TB, what string) {
