@@ -57,7 +57,7 @@ func readKeylime(r *reader, root *node) *Runtime {
 		}
 		listings = append(listings, listing{name, digests})
 	}
-	policy.files = newTable(listings)
+	policy.files = r.compile(listings, top.member("digests"))
 	known := map[string]bool{"meta": true, "release": true, "digests": true, "excludes": true, "keyrings": true, "ima": true, "ima-buf": true, "verification-keys": true}
 	for _, key := range root.keys {
 		if !known[key] {

@@ -78,7 +78,16 @@ func readFiles(r *reader, n *node, at *place) table {
 		}
 		listings = append(listings, listing{Recorded(name), digests})
 	})
-	return newTable(r.unite(listings))
+	return r.compile(r.unite(listings), at)
+}
+
+// compile makes the table, or says that there is no room for it.
+func (r *reader) compile(listings []listing, at *place) table {
+	if size := maxSize(listings); size > maxRecords {
+		r.problem("%s: up to %d bytes once compiled, more than %d", at, size, maxRecords)
+		return table{}
+	}
+	return newTable(listings)
 }
 
 // unite merges listings of one recorded path.

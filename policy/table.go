@@ -8,11 +8,11 @@ import (
 	"github.com/assay-project/assay/attest"
 )
 
-// table maps paths to digests. It is made once and looked up for every entry of every list of every agent: one slot of 8 bytes and one
+// table maps paths to digests. It is made once and looked up for every entry of every list of every agent: one slot of 4 bytes and one
 // record tell the answer, without an allocation.
 //
 // A record is: length of the path, path, length of the digests, digests; a digest is one byte for its algorithm and its bytes. Lengths are
-// varints.
+// varints. Records begin at multiples of recordUnit.
 type table struct {
 	seed    maphash.Seed
 	slots   []slot
@@ -21,11 +21,19 @@ type table struct {
 	digests int
 }
 
-type slot struct {
-	tag uint32
-	// place is 1 plus the offset of the record; 0 marks an empty slot. Records are smaller than their document: MaxDocumentBytes bounds them.
-	place uint32
-}
+// slot is empty, 0, or holds a tag, the top bits of the path's hash, above the number of a record: 1 plus its place in recordUnits.
+// Lookups go all over the slots and wait for memory: half the size halves the wait.
+type slot uint32
+
+const (
+	slotBits   = 24
+	recordUnit = 8
+	// maxRecords is where the numbers of records end, in bytes. It is twice MaxDocumentBytes: only anchors, or millions of paths
+	// without digests, exceed it.
+	maxRecords = recordUnit<<slotBits - recordUnit
+)
+
+func (s slot) record() int { return int(s&(1<<slotBits-1)-1) * recordUnit }
 
 // listing is a path and the digests that a document lists for it, in the document's order.
 type listing struct {
@@ -33,7 +41,19 @@ type listing struct {
 	digests []attest.Digest
 }
 
-// newTable compiles listings, whose paths are all different.
+// maxSize returns what the records of listings take at the most, in bytes.
+func maxSize(listings []listing) int {
+	size := 0
+	for _, l := range listings {
+		size += recordUnit + 2*binary.MaxVarintLen32 + len(l.path)
+		for _, d := range l.digests {
+			size += 1 + d.Hash().Size()
+		}
+	}
+	return size
+}
+
+// newTable compiles listings, whose paths are all different and whose maxSize is at most maxRecords.
 func newTable(listings []listing) table {
 	size := 4
 	for 4*size < 5*len(listings) { // at most four fifths are taken: a smaller table misses the caches less
@@ -44,12 +64,15 @@ func newTable(listings []listing) table {
 	for _, l := range listings {
 		packed = packDigests(packed[:0], l.digests)
 		t.digests += len(l.digests)
+		for len(t.records)%recordUnit != 0 {
+			t.records = append(t.records, 0)
+		}
 		place := len(t.records)
 		t.records = binary.AppendUvarint(t.records, uint64(len(l.path)))
 		t.records = append(t.records, l.path...)
 		t.records = binary.AppendUvarint(t.records, uint64(len(packed)))
 		t.records = append(t.records, packed...)
-		t.insert(l.path, uint32(place)+1)
+		t.insert(l.path, slot(place/recordUnit+1))
 	}
 	t.records = bytes.Clone(t.records) // without the room for growth
 	return t
@@ -63,16 +86,16 @@ func packDigests(to []byte, digests []attest.Digest) []byte {
 	return to
 }
 
-func (t *table) insert(path string, place uint32) {
+func (t *table) insert(path string, record slot) {
 	i, tag := t.home(maphash.String(t.seed, path))
-	for t.slots[i].place != 0 {
+	for t.slots[i] != 0 {
 		i = (i + 1) & (len(t.slots) - 1)
 	}
-	t.slots[i] = slot{tag: tag, place: place}
+	t.slots[i] = tag | record
 }
 
-func (t *table) home(sum uint64) (index int, tag uint32) {
-	return int(uint32(sum)) & (len(t.slots) - 1), uint32(sum >> 32)
+func (t *table) home(sum uint64) (index int, tag slot) {
+	return int(uint32(sum)) & (len(t.slots) - 1), slot(sum>>32) &^ (1<<slotBits - 1)
 }
 
 // find returns the packed digests of a path; ok is false for a path that is not listed.
@@ -93,12 +116,12 @@ func (t *table) findBytes(path []byte) (packed []byte, ok bool) {
 
 func lookup[P string | []byte](t *table, sum uint64, path P) (packed []byte, ok bool) {
 	i, tag := t.home(sum)
-	for ; t.slots[i].place != 0; i = (i + 1) & (len(t.slots) - 1) {
-		if t.slots[i].tag != tag {
+	for ; t.slots[i] != 0; i = (i + 1) & (len(t.slots) - 1) {
+		s := t.slots[i]
+		if s&^(1<<slotBits-1) != tag {
 			continue
 		}
-		record := t.records[t.slots[i].place-1:]
-		name, rest := cut(record)
+		name, rest := cut(t.records[s.record():])
 		if string(name) == string(path) {
 			packed, _ = cut(rest)
 			return packed, true

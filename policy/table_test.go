@@ -53,10 +53,32 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// TestTableIsBounded: what YAML's anchors blow up beyond the numbers of records is refused, and what is just below is not.
+func TestTableIsBounded(t *testing.T) {
+	digests := slices.Repeat([]attest.Digest{digestA}, 1000)
+	size := maxSize([]listing{{fileName(0), digests}})
+	var listings []listing
+	for i := range maxRecords / size {
+		listings = append(listings, listing{fileName(i), digests})
+	}
+	if got := maxSize(listings); got > maxRecords || got <= maxRecords-size {
+		t.Fatalf("%d bytes are not just below %d", got, maxRecords)
+	}
+	listings = append(listings, listing{"/one/more", digests})
+	var r reader
+	if made := r.compile(listings, nil); made.paths != 0 || len(r.problems) != 1 || !strings.Contains(r.problems[0].Error(), "once compiled") {
+		t.Errorf("%d paths, %v", made.paths, r.problems)
+	}
+	r = reader{}
+	if made := r.compile(listings[:10], nil); made.paths != 10 || len(r.problems) != 0 || len(made.records) > maxSize(listings[:10]) {
+		t.Errorf("%d paths, %v", made.paths, r.problems)
+	}
+}
+
 // TestLookupDoesNotAllocate and stays small: what every entry of every agent costs.
 func TestLookupDoesNotAllocate(t *testing.T) {
 	p := &Runtime{files: newTable(manyListings())}
-	if bytes := len(p.files.records) + 8*len(p.files.slots); bytes > 120*manyFiles {
+	if bytes := len(p.files.records) + 4*len(p.files.slots); bytes > 120*manyFiles {
 		t.Errorf("%d bytes for %d files", bytes, manyFiles)
 	}
 	name, digest := fileName(77), attest.SHA256.Sum(fmt.Append(nil, 77))
