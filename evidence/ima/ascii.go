@@ -33,6 +33,9 @@ func ParseASCII(text []byte) (List, error) {
 	p.list.raw = make([]byte, 0, len(text)/4*3) // column and data of an entry take about this much of its line
 	p.list.records = make([]record, 0, len(text)/128+1)
 	for p.pos < len(text) {
+		if p.plain() {
+			continue
+		}
 		if err := p.next(); err != nil {
 			return List{}, fmt.Errorf("line %d: %w", p.line, err)
 		}
@@ -50,7 +53,7 @@ type asciiParser struct {
 
 var errNoNewline = errors.New("no newline at the end")
 
-// next reads the entry at pos.
+// next reads the entry at pos, whatever it is.
 func (p *asciiParser) next() error {
 	end := p.lineEnd(p.pos)
 	if end < 0 {

@@ -15,17 +15,13 @@ import (
 func sumInto(dst []byte, h attest.Hash, data []byte) {
 	switch h {
 	case attest.SHA1:
-		sum := sha1.Sum(data)
-		copy(dst, sum[:])
+		*(*[sha1.Size]byte)(dst) = sha1.Sum(data)
 	case attest.SHA256:
-		sum := sha256.Sum256(data)
-		copy(dst, sum[:])
+		*(*[sha256.Size]byte)(dst) = sha256.Sum256(data)
 	case attest.SHA384:
-		sum := sha512.Sum384(data)
-		copy(dst, sum[:])
+		*(*[sha512.Size384]byte)(dst) = sha512.Sum384(data)
 	case attest.SHA512:
-		sum := sha512.Sum512(data)
-		copy(dst, sum[:])
+		*(*[sha512.Size]byte)(dst) = sha512.Sum512(data)
 	}
 }
 

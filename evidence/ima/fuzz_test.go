@@ -37,6 +37,7 @@ func FuzzParseASCII(f *testing.F) {
 	f.Add(asciiOf(attest.SHA1, measurement{template: "ima-ng", prefix: "sha1:", digest: fill(20, 1), name: "/a\nb\n10 "}))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		list, err := ParseASCII(text)
+		compareWithNext(t, text, list, err)
 		if err != nil {
 			return
 		}
