@@ -26,6 +26,8 @@ type Input struct {
 	Evidence Evidence
 	Policies []*policy.Document
 	Progress Progress
+	// RefusedIMAPolicies are IMA policies that no document's word makes good.
+	RefusedIMAPolicies []attest.Digest
 }
 
 // Progress is what appraisal carries from round to round of one boot. The zero value is the start of a list. It holds no secrets, and

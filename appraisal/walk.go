@@ -24,8 +24,9 @@ type walk struct {
 	// aggregates are the values that boot_aggregate may have.
 	aggregates      []attest.Digest
 	aggregateFailed bool
-	// imaPolicies are the approved ones of all documents. None means that the loading is not judged.
+	// imaPolicies are the approved ones of all documents. Where no document names any, ordered is false, and the loading is not judged.
 	imaPolicies []attest.Digest
+	ordered     bool
 	// policyPaths are where they are loaded from.
 	policyPaths []string
 	keys        []policy.Key
@@ -51,7 +52,7 @@ func (s *subject) walkList(result *attest.Result) Progress {
 			}
 			atBoot = false
 			w.judge(&e)
-			w.settled = len(w.keys) == 0 && (len(w.imaPolicies) == 0 || w.progress.IMAPolicy)
+			w.settled = len(w.keys) == 0 && (!w.ordered || w.progress.IMAPolicy)
 		}
 		w.end()
 	}
@@ -68,6 +69,8 @@ func (s *subject) newWalk(result *attest.Result) *walk {
 		w.policyPaths = append(w.policyPaths, p.IMAPolicyPaths()...)
 		w.keys = append(w.keys, p.Keys()...)
 	}
+	w.ordered = len(w.imaPolicies) > 0
+	w.imaPolicies = slices.DeleteFunc(w.imaPolicies, func(d attest.Digest) bool { return slices.Contains(s.in.RefusedIMAPolicies, d) })
 	for _, learned := range w.progress.Keys {
 		if key, err := policy.ParseKey(learned.DER); err == nil { // one that does not parse vouches for nothing
 			w.keys = append(w.keys, key)
@@ -166,7 +169,7 @@ func (w *walk) aggregate(e *ima.Entry) {
 
 // order notes what was measured before an approved IMA policy was loaded.
 func (w *walk) order(e *ima.Entry) {
-	if w.progress.IMAPolicy || len(w.imaPolicies) == 0 || isAggregate(e) || w.loadsPolicy(e) {
+	if w.progress.IMAPolicy || !w.ordered || isAggregate(e) || w.loadsPolicy(e) {
 		return
 	}
 	if w.any(func(p *policy.Runtime) bool { return p.EarlyBoot(e.Path) }) {
@@ -180,7 +183,7 @@ func (w *walk) order(e *ima.Entry) {
 
 // loadsPolicy reports whether an entry is the loading of an IMA policy: by its path, or of its rules as critical data.
 func (w *walk) loadsPolicy(e *ima.Entry) bool {
-	if len(w.imaPolicies) == 0 || e.Violation {
+	if !w.ordered || e.Violation {
 		return false
 	}
 	if e.Template == bufferTemplate {
@@ -205,7 +208,7 @@ func (w *walk) end() {
 			w.earlyCount, *w.early.Entry, w.early.Path))
 		f.Path, f.Seen, f.Entry, f.Allowed, f.Policy = w.early.Path, w.early.Seen, w.early.Entry, capped(w.imaPolicies), w.subject.names
 		w.result.Add(f)
-	} else if len(w.imaPolicies) > 0 && !w.progress.IMAPolicy {
+	} else if w.ordered && !w.progress.IMAPolicy {
 		f := attest.Fail(attest.ImaPolicyNotApproved, "No approved IMA policy was loaded.")
 		f.Allowed, f.Policy = capped(w.imaPolicies), w.subject.names
 		w.result.Add(f)
