@@ -95,6 +95,14 @@ var faults = []struct {
 		set("imaPolicies", []any{content(rules).String(), content("as the kernel writes them").String()})(m)
 		measure(buffer("ima_policy_loaded", []byte("as the kernel writes them")))(m)
 	}, measure(buffer("ima_policy_loaded", []byte("others"))), attest.ImaPolicyNotApproved, "", "ima_policy_loaded"},
+	{"IMA policy that no word makes good", func(m *machine) {
+		set("imaPolicies", []any{content(rules).String(), content("dont_measure\n").String()})(m)
+		measure(file(policy.PolicyPath, "dont_measure\n"))(m)
+	}, func(m *machine) { m.refused = []attest.Digest{content("dont_measure\n")} }, attest.ImaPolicyNotApproved, "which no document approves", policy.PolicyPath},
+	{"IMA policy that no word makes good, listed as a file", func(m *machine) {
+		delete(m.runtimes[0], "imaPolicies")
+		list(policy.PolicyPath, rules)(m)
+	}, func(m *machine) { m.refused = []attest.Digest{content(rules)} }, attest.ImaPolicyNotApproved, "which no document approves", policy.PolicyPath},
 	{"padded bank", nothing, func(m *machine) { m.padded = true }, attest.WeakBank, "padded with zeros", ""},
 	{"PCR value", func(m *machine) { m.pcrs = []map[string]any{pcrSpec(0, "\x00", "other")} }, func(m *machine) { m.pcrs = []map[string]any{pcrSpec(0, "other")} }, attest.PcrValueNotAllowed, "PCR 0 is", ""},
 	{"PCR that is not quoted", nothing, func(m *machine) { m.pcrs = []map[string]any{pcrSpec(14, "x")} }, attest.EvidenceMissing, "PCR 14 is not in the quote", ""},

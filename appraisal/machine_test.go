@@ -100,6 +100,7 @@ type machine struct {
 	runtimes []map[string]any // specs
 	pcrs     []map[string]any
 	omit     int // a PCR that is not quoted, or -1
+	refused  []attest.Digest
 	progress Progress
 	state    ima.State
 }
@@ -192,7 +193,7 @@ func (m *machine) list(t testing.TB) ima.List {
 func (m *machine) input(t testing.TB) Input {
 	t.Helper()
 	verified := quotetest.Verified(t, m.values(), quote.Clock{Safe: true})
-	in := Input{Evidence: Evidence{Quote: verified}, Policies: m.documents(t), Progress: m.progress}
+	in := Input{Evidence: Evidence{Quote: verified}, Policies: m.documents(t), Progress: m.progress, RefusedIMAPolicies: m.refused}
 	if m.omit == imaPCR {
 		return in
 	}

@@ -183,7 +183,7 @@ func (w *walk) order(e *ima.Entry) {
 
 // loadsPolicy reports whether an entry is the loading of an IMA policy: by its path, or of its rules as critical data.
 func (w *walk) loadsPolicy(e *ima.Entry) bool {
-	if !w.ordered || e.Violation {
+	if e.Violation || !w.ordered && !slices.Contains(w.subject.in.RefusedIMAPolicies, e.Digest) {
 		return false
 	}
 	if e.Template == bufferTemplate {

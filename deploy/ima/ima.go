@@ -1,5 +1,5 @@
-// Package ima carries the IMA policy that Assay's hosts and lab machines load as the first act of userspace. README.md beside it tells how a
-// host installs it and what it does and does not measure. Reference values name it by its digest, so a change of one byte is a new policy.
+// Package ima carries the IMA policies that Assay's hosts and lab machines load as the first act of userspace. README.md beside it tells how a
+// host installs one and what they do and do not measure. Reference values name a policy by its digest, so a change of one byte is a new policy.
 package ima
 
 import _ "embed"
@@ -7,5 +7,13 @@ import _ "embed"
 //go:embed host.policy
 var hostPolicy []byte
 
+//go:embed containers.policy
+var containersPolicy []byte
+
 // HostPolicy returns the bytes of host.policy.
 func HostPolicy() []byte { return append([]byte(nil), hostPolicy...) }
+
+// ContainersPolicy returns the bytes of containers.policy: host.policy without what runs from overlayfs, which is where containers run. A
+// server counts it as approved only for nodes whose assignment says `containerFiles: Ignore`. A version that was released has to stay
+// known to servers when this one changes, or it would become approvable like any other policy.
+func ContainersPolicy() []byte { return append([]byte(nil), containersPolicy...) }
