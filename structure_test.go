@@ -23,7 +23,7 @@ var layers = map[string][]string{
 	"appraisal":   {"attest", "evidence", "endorsement", "policy"},
 	"ear":         {"attest", "evidence", "endorsement", "policy", "appraisal"},
 	"api":         {"attest"},
-	"reaction":    {"attest", "api"},
+	"reaction":    {"attest", "api", "reaction"},
 	"wire":        {"attest", "evidence", "endorsement"},
 }
 

@@ -190,7 +190,9 @@ type EndorsementCheck struct {
 	EK         attest.AgentID   `json:"ek"`
 	Endorsed   bool             `json:"endorsed"`
 	EndorsedBy string           `json:"endorsedBy,omitempty"`
-	Failures   []attest.Failure `json:"failures"`
+	// Emulated: the root that vouches for it endorses emulators.
+	Emulated bool             `json:"emulated,omitempty"`
+	Failures []attest.Failure `json:"failures"`
 }
 
 // TokenRequest makes a join token: POST PathTokens. Lifetime in seconds; 0 means a day.

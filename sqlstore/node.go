@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/reaction"
 	"github.com/assay-project/assay/verifier"
 )
 
@@ -17,10 +18,12 @@ type Nodes struct{ db *DB }
 // Nodes returns the verifier's view of the database: enrolled nodes with their evidence.
 func (db *DB) Nodes() *Nodes { return &Nodes{db} }
 
+const selectNode = `SELECT id, version, round_interval, enrolment, state, assignment FROM nodes`
+
 // Node implements verifier.Store.
 func (s *Nodes) Node(ctx context.Context, id attest.AgentID) (n verifier.Node, err error) {
 	err = s.db.read(ctx, fmt.Sprintf("read node %q", id), func(tx *sql.Tx) error {
-		n, err = one(ctx, tx, verifier.ErrNotFound, scanNode, `SELECT id, version, round_interval, enrolment, state FROM nodes WHERE id = ?`, string(id))
+		n, err = one(ctx, tx, verifier.ErrNotFound, scanNode, selectNode+` WHERE id = ?`, string(id))
 		if err != nil {
 			return err
 		}
@@ -33,7 +36,7 @@ func (s *Nodes) Node(ctx context.Context, id attest.AgentID) (n verifier.Node, e
 func (s *Nodes) Nodes(ctx context.Context, after attest.AgentID, limit int) (list []verifier.Node, err error) {
 	err = s.db.read(ctx, "list nodes", func(tx *sql.Tx) error {
 		list, err = query(ctx, tx, scanNode,
-			`SELECT id, version, round_interval, enrolment, state FROM nodes WHERE id > ? ORDER BY id LIMIT ?`, string(after), max(limit, 0))
+			selectNode+` WHERE id > ? ORDER BY id LIMIT ?`, string(after), max(limit, 0))
 		if err != nil {
 			return err
 		}
@@ -72,10 +75,12 @@ func (s *Nodes) Commit(ctx context.Context, c verifier.Commit) (version uint64, 
 				return err
 			}
 		}
-		if len(c.Quotes) == 0 {
-			return nil
+		if len(c.Quotes) > 0 {
+			if err := dropOldQuotes(ctx, tx, id); err != nil {
+				return err
+			}
 		}
-		return dropOldQuotes(ctx, tx, id)
+		return reaction.Settle(book{ctx, tx}, id, c.Reaction, s.db.now())
 	})
 	if err != nil {
 		return 0, err
@@ -100,7 +105,10 @@ func (s *Nodes) RemoveNode(ctx context.Context, id attest.AgentID, expect uint64
 		if _, err := tx.ExecContext(ctx, `DELETE FROM nodes WHERE id = ?`, string(id)); err != nil { // the rest goes by cascade
 			return err
 		}
-		return dropContents(ctx, tx, contents)
+		if err := dropContents(ctx, tx, contents); err != nil {
+			return err
+		}
+		return reaction.Settle(book{ctx, tx}, id, nil, s.db.now())
 	})
 }
 
@@ -118,17 +126,21 @@ func writeNode(ctx context.Context, tx *sql.Tx, c verifier.Commit) (uint64, erro
 	if err != nil {
 		return 0, err
 	}
+	assignment, err := encode(c.Node.Assignment)
+	if err != nil {
+		return 0, err
+	}
 	interval := c.Node.Interval.Nanoseconds()
 	if expect == 0 {
-		added, err := affected(ctx, tx, `INSERT INTO nodes (id, version, round_interval, enrolment, state, last_quote) VALUES (?, 1, ?, ?, ?, '')
-			ON CONFLICT (id) DO NOTHING`, string(c.Node.ID), interval, enrolment, state)
+		added, err := affected(ctx, tx, `INSERT INTO nodes (id, version, round_interval, enrolment, state, assignment, last_quote) VALUES (?, 1, ?, ?, ?, ?, '')
+			ON CONFLICT (id) DO NOTHING`, string(c.Node.ID), interval, enrolment, state, assignment)
 		if err == nil && added == 0 {
 			err = verifier.ErrExists
 		}
 		return 1, err
 	}
-	changed, err := affected(ctx, tx, `UPDATE nodes SET version = version + 1, round_interval = ?, enrolment = ?, state = ? WHERE id = ? AND version = ?`,
-		interval, enrolment, state, string(c.Node.ID), expect)
+	changed, err := affected(ctx, tx, `UPDATE nodes SET version = version + 1, round_interval = ?, enrolment = ?, state = ?, assignment = ? WHERE id = ? AND version = ?`,
+		interval, enrolment, state, assignment, string(c.Node.ID), expect)
 	if err != nil || changed == 1 {
 		return c.Expect + 1, err
 	}
@@ -151,7 +163,7 @@ func nodeVersion(ctx context.Context, tx *sql.Tx, id attest.AgentID) (uint64, er
 
 func scanNode(rows *sql.Rows) (n verifier.Node, err error) {
 	var interval int64
-	err = rows.Scan(&n.ID, &n.Version, &interval, document{&n.Enrolment}, document{&n.State})
+	err = rows.Scan(&n.ID, &n.Version, &interval, document{&n.Enrolment}, document{&n.State}, document{&n.Assignment})
 	n.Interval = time.Duration(interval)
 	return n, err
 }

@@ -18,8 +18,8 @@ func (db *DB) Roots() *Roots { return &Roots{db} }
 // AddRoot implements verifier.RootStore.
 func (s *Roots) AddRoot(ctx context.Context, r verifier.Root) error {
 	return s.db.write(ctx, fmt.Sprintf("add root %q", r.Subject), func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO roots (fingerprint, subject, not_after, pem, added, origin) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (fingerprint) DO NOTHING`,
-			r.Fingerprint.String(), r.Subject, instant{r.NotAfter}.nanos(), nonNil(r.PEM), instant{r.Added}.nanos(), r.Origin)
+		_, err := tx.ExecContext(ctx, `INSERT INTO roots (fingerprint, subject, not_after, pem, added, origin, emulated) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (fingerprint) DO NOTHING`,
+			r.Fingerprint.String(), r.Subject, instant{r.NotAfter}.nanos(), nonNil(r.PEM), instant{r.Added}.nanos(), r.Origin, r.Emulated)
 		return err
 	})
 }
@@ -27,7 +27,7 @@ func (s *Roots) AddRoot(ctx context.Context, r verifier.Root) error {
 // Roots implements verifier.RootStore.
 func (s *Roots) Roots(ctx context.Context) (list []verifier.Root, err error) {
 	err = s.db.read(ctx, "list roots", func(tx *sql.Tx) error {
-		list, err = query(ctx, tx, scanRoot, `SELECT fingerprint, subject, not_after, pem, added, origin FROM roots ORDER BY subject, fingerprint`)
+		list, err = query(ctx, tx, scanRoot, `SELECT fingerprint, subject, not_after, pem, added, origin, emulated FROM roots ORDER BY subject, fingerprint`)
 		return err
 	})
 	return list, err
@@ -47,7 +47,7 @@ func (s *Roots) RemoveRoot(ctx context.Context, fingerprint attest.Digest) error
 func scanRoot(rows *sql.Rows) (r verifier.Root, err error) {
 	var fingerprint digest
 	var notAfter, added instant
-	err = rows.Scan(&fingerprint, &r.Subject, &notAfter, &r.PEM, &added, &r.Origin)
+	err = rows.Scan(&fingerprint, &r.Subject, &notAfter, &r.PEM, &added, &r.Origin, &r.Emulated)
 	r.Fingerprint, r.NotAfter, r.Added = fingerprint.Digest, notAfter.Time, added.Time
 	return r, err
 }

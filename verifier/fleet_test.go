@@ -56,7 +56,7 @@ func (f *fleet) addPolicies(documents ...*policy.Document) {
 func (f *fleet) start() {
 	f.t.Helper()
 	cfg := f.cfg
-	cfg.Store, cfg.Evidence, cfg.Policies = f.store, f.store, f.store
+	cfg.Store, cfg.Evidence, cfg.Policies, cfg.Reactions = f.store, f.store, f.store, f.store
 	v, err := New(cfg)
 	if err != nil {
 		f.t.Fatal(err)

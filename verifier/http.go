@@ -17,6 +17,7 @@ import (
 	"github.com/assay-project/assay/internal/httpjson"
 	"github.com/assay-project/assay/internal/mtls"
 	"github.com/assay-project/assay/policy"
+	"github.com/assay-project/assay/reaction"
 )
 
 // Bounds of request bodies.
@@ -81,7 +82,7 @@ type API struct {
 var (
 	readers = []mtls.Role{mtls.Administrator, mtls.Operator, mtls.Viewer, mtls.PolicyAuthor}
 	acting  = []mtls.Role{mtls.Administrator, mtls.Operator}
-	authors = []mtls.Role{mtls.Administrator, mtls.Operator, mtls.PolicyAuthor}
+	authors = []mtls.Role{mtls.Administrator, mtls.PolicyAuthor}
 	admins  = []mtls.Role{mtls.Administrator}
 	// Claims hold the secrets of nodes, and only the operator can have them reviewed.
 	operators = []mtls.Role{mtls.Operator}
@@ -101,14 +102,14 @@ type route struct {
 }
 
 func routes() []route {
-	return []route{
+	return append(reactionRoutes(), []route{
 		{"GET", api.PathServer, readers, (*API).server},
 		{"GET", api.PathNodes, readers, (*API).listNodes},
 		{"POST", api.PathNodes, acting, (*API).enrol},
 		{"GET", api.PathNodes + "/{id}", readers, (*API).showNode},
 		{"PATCH", api.PathNodes + "/{id}", acting, (*API).updateNode},
 		{"DELETE", api.PathNodes + "/{id}", acting, (*API).removeNode},
-		{"POST", api.PathNodes + "/{id}/{act}", acting, (*API).act},
+		{"POST", api.PathNodes + "/{id}/{act}", admins, (*API).act},
 		{"GET", api.PathNodes + "/{id}/results", readers, (*API).results},
 		{"GET", api.PathNodes + "/{id}/failures", readers, (*API).failures},
 		{"GET", api.PathNodes + "/{id}/evidence", readers, (*API).evidence},
@@ -118,7 +119,7 @@ func routes() []route {
 		{"GET", api.PathPolicies + "/{name}", readers, (*API).showPolicy},
 		{"DELETE", api.PathPolicies + "/{digest}", authors, (*API).removePolicy},
 		{"GET", api.PathEndorsements, readers, (*API).listRoots},
-		{"POST", api.PathEndorsements, admins, (*API).addRoots},
+		{"POST", api.PathEndorsements, acting, (*API).addRoots},
 		{"DELETE", api.PathEndorsements + "/{digest}", admins, (*API).removeRoot},
 		{"GET", api.PathEndorsements + "/check/{id}", readers, (*API).checkEndorsement},
 		{"GET", api.PathTokens, admins, (*API).listTokens},
@@ -127,7 +128,7 @@ func routes() []route {
 		{"POST", api.PathCertificates, admins, (*API).issueCertificate},
 		{"GET", api.PathRegistered, readers, (*API).listRegistered},
 		{"GET", api.PathPending, readers, (*API).listPending},
-		{"POST", api.PathPending + "/{id}/approve", acting, (*API).approve},
+		{"POST", api.PathPending + "/{id}/approve", admins, (*API).approve},
 		{"GET", api.PathClaims, operators, (*API).listClaims},
 		{"POST", api.PathClaims + "/{id}", operators, (*API).answerClaim},
 		{"GET", api.PathOpenAPI, nil, (*API).openAPI},
@@ -136,7 +137,7 @@ func routes() []route {
 		{"PUT", api.PathAgentSessions + "/{session}", nil, (*API).proveSession},
 		{"POST", api.PathAgentHeartbeat, nil, (*API).heartbeat},
 		{"POST", api.PathAgentPreflight, nil, (*API).preflight},
-	}
+	}...)
 }
 
 // NewAPI makes the handler of /api/v1.
@@ -242,6 +243,10 @@ var statuses = []struct {
 	{ErrExists, http.StatusConflict},
 	{ErrInUse, http.StatusConflict},
 	{ErrConflict, http.StatusConflict},
+	{ErrOwned, http.StatusConflict},
+	{ErrNothingToApprove, http.StatusConflict},
+	{reaction.ErrRefused, http.StatusConflict},
+	{reaction.ErrNotFound, http.StatusNotFound},
 	{ErrInvalid, http.StatusBadRequest},
 	{ErrRegistrar, http.StatusBadGateway},
 	{ErrNotRunning, http.StatusServiceUnavailable},
@@ -334,17 +339,16 @@ func body(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	return text, nil
 }
 
-// loadRoots collects the accepted vendor roots.
-func (a *API) loadRoots(ctx context.Context) (*endorsement.Roots, error) {
-	return LoadRoots(ctx, a.cfg.Roots)
-}
-
 // LoadRoots collects the certificates of a store.
 func LoadRoots(ctx context.Context, store RootStore) (*endorsement.Roots, error) {
 	stored, err := store.Roots(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("load vendor roots: %w", err)
 	}
+	return parseRoots(stored)
+}
+
+func parseRoots(stored []Root) (*endorsement.Roots, error) {
 	roots := endorsement.NewRoots()
 	for _, r := range stored {
 		if _, err := roots.AddPEM(r.PEM); err != nil {

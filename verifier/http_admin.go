@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/assay-project/assay/api"
@@ -103,7 +104,7 @@ func (a *API) removePolicy(w http.ResponseWriter, r *http.Request, c caller) err
 }
 
 func rootView(r Root) api.Root {
-	return api.Root{Fingerprint: r.Fingerprint, Subject: r.Subject, NotAfter: r.NotAfter, Added: r.Added, Origin: r.Origin}
+	return api.Root{Fingerprint: r.Fingerprint, Subject: r.Subject, NotAfter: r.NotAfter, Added: r.Added, Origin: r.Origin, Emulated: r.Emulated}
 }
 
 func (a *API) listRoots(w http.ResponseWriter, r *http.Request, _ caller) error {
@@ -120,6 +121,10 @@ func (a *API) listRoots(w http.ResponseWriter, r *http.Request, _ caller) error 
 }
 
 func (a *API) addRoots(w http.ResponseWriter, r *http.Request, c caller) error {
+	emulated, err := rootsOfEmulators(r, c)
+	if err != nil {
+		return err
+	}
 	text, err := body(w, r, maxBodyBytes)
 	if err != nil {
 		return err
@@ -133,12 +138,12 @@ func (a *API) addRoots(w http.ResponseWriter, r *http.Request, c caller) error {
 		root := Root{
 			Fingerprint: attest.SHA256.Sum(cert.Raw), Subject: cert.Subject.String(), NotAfter: cert.NotAfter,
 			PEM:   pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}),
-			Added: a.cfg.Now(), Origin: "added by " + c.name,
+			Added: a.cfg.Now(), Origin: "added by " + c.name, Emulated: emulated,
 		}
 		if err := a.cfg.Roots.AddRoot(r.Context(), root); err != nil {
 			return err
 		}
-		a.cfg.Log.Info("vendor root added", "subject", root.Subject, "fingerprint", root.Fingerprint, "by", c.name)
+		a.cfg.Log.Info("vendor root added", "subject", root.Subject, "fingerprint", root.Fingerprint, "emulated", emulated, "by", c.name)
 		answer.Added = append(answer.Added, rootView(root))
 	}
 	httpjson.Write(w, http.StatusCreated, answer)
@@ -171,13 +176,14 @@ func (a *API) checkEndorsement(w http.ResponseWriter, r *http.Request, _ caller)
 	if err != nil {
 		return fmt.Errorf("agent %s: endorsement key: %w", id, err)
 	}
-	roots, err := a.loadRoots(r.Context())
+	roots, emulated, err := a.rootsForEnrolment(r.Context())
 	if err != nil {
 		return err
 	}
 	by, failures := roots.Check(ek, registered.Chain, a.cfg.Now())
 	httpjson.Write(w, http.StatusOK, api.EndorsementCheck{
 		Agent: id, EK: ek.ID(), Endorsed: len(failures) == 0, EndorsedBy: by.Root, Failures: list(failures),
+		Emulated: len(failures) == 0 && slices.Contains(emulated, by.RootFingerprint),
 	})
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/internal/httpjson"
+	"github.com/assay-project/assay/internal/mtls"
 )
 
 func (a *API) view(n Node) api.Node {
@@ -27,7 +28,9 @@ func (a *API) view(n Node) api.Node {
 		Assigned: list(n.Policies), Appraised: list(s.Policies), Boot: s.Boot, BootSince: s.BootSince,
 		Position: s.IMA.Position, Pending: pending, Accepted: s.Accepted, Refused: s.Refused,
 		LastAccepted: s.LastAccepted, LastTried: s.LastTried, Trouble: s.Trouble,
-		Interval: a.cfg.Verifier.interval(n).Seconds(), Paused: s.Paused, Registration: a.cfg.Verifier.Waiting(n.ID),
+		Interval: a.cfg.Verifier.interval(n).Seconds(), Paused: s.Paused,
+		Registration: a.cfg.Verifier.Waiting(n.ID),
+		Assignment:   n.Assignment, Coverage: n.coverage(), Readmission: s.Readmission, Emulated: n.Enrolment.Emulated,
 		EndorsedBy: n.Enrolment.EndorsedBy, FirstUse: n.Enrolment.FirstUse, Enrolled: n.Enrolment.At,
 		TpmPresent: true, Address: n.Enrolment.Address, Port: n.Enrolment.Port, KeylimeState: s.KeylimeState(a.cfg.Verifier.cfg.Now(), a.cfg.Verifier.interval(n)), Heartbeat: a.reports.of(n.ID),
 	}
@@ -180,12 +183,17 @@ func (a *API) enrol(w http.ResponseWriter, r *http.Request, c caller) error {
 	if err != nil {
 		return fmt.Errorf("agent %s: %w", id, err)
 	}
-	roots, err := a.loadRoots(r.Context())
+	assignment, err := assignable(request.Assignment, c)
+	if err != nil {
+		return err
+	}
+	roots, emulated, err := a.rootsForEnrolment(r.Context())
 	if err != nil {
 		return err
 	}
 	node, err := a.cfg.Verifier.Enrol(r.Context(), Enrol{
 		Registered: registered, FixedAddress: request.Address, FixedPort: request.Port, Policies: request.Policies, Interval: interval, FirstUse: request.FirstUse, Roots: roots,
+		EmulatedRoots: emulated, Assignment: assignment,
 	})
 	if err != nil {
 		return err
@@ -208,7 +216,14 @@ func (a *API) updateNode(w http.ResponseWriter, r *http.Request, c caller) error
 	if err := decode(r, maxBodyBytes, &request); err != nil {
 		return err
 	}
-	update := Update{Policies: request.Policies}
+	update := Update{Policies: request.Policies, ByOwner: c.role == mtls.Operator}
+	if request.Assignment != nil {
+		assignment, err := assignable(request.Assignment, c)
+		if err != nil {
+			return err
+		}
+		update.Assignment = &assignment
+	}
 	if request.Interval != nil {
 		interval, err := seconds(*request.Interval)
 		if err != nil {
@@ -247,9 +262,9 @@ func (a *API) act(w http.ResponseWriter, r *http.Request, c caller) error {
 	}
 	act := Act(r.PathValue("act"))
 	switch act {
-	case Pause, Resume, Reattest:
+	case Pause, Resume, Reattest, Approve:
 	default:
-		return fmt.Errorf("%w: act %.40q; want pause, resume or reattest", ErrNotFound, act)
+		return fmt.Errorf("%w: act %.40q; want pause, resume, reattest or approve", ErrNotFound, act)
 	}
 	if err := a.cfg.Verifier.Do(r.Context(), id, act); err != nil {
 		return err

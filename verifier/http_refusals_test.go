@@ -36,7 +36,7 @@ func TestRoles(t *testing.T) {
 	const (
 		everyReader = "administrator operator viewer policy-author"
 		actors      = "administrator operator"
-		writers     = "administrator operator policy-author"
+		writers     = "administrator policy-author"
 		admin       = "administrator"
 		operator    = "operator"
 		anybody     = "anybody"
@@ -44,13 +44,15 @@ func TestRoles(t *testing.T) {
 	allowed := map[string]string{
 		"GET /api/v1/server": everyReader, "GET /api/v1/nodes": everyReader, "POST /api/v1/nodes": actors,
 		"GET /api/v1/nodes/{id}": everyReader, "PATCH /api/v1/nodes/{id}": actors, "DELETE /api/v1/nodes/{id}": actors,
-		"POST /api/v1/nodes/{id}/{act}": actors, "GET /api/v1/nodes/{id}/results": everyReader,
+		"POST /api/v1/nodes/{id}/{act}": admin, "GET /api/v1/nodes/{id}/results": everyReader,
 		"GET /api/v1/nodes/{id}/failures": everyReader, "GET /api/v1/nodes/{id}/evidence": everyReader, "GET /api/v1/watch": everyReader,
 		"GET /api/v1/policies": everyReader, "POST /api/v1/policies": writers, "GET /api/v1/policies/{name}": everyReader,
 		"DELETE /api/v1/policies/{digest}": writers, "GET /api/v1/endorsements": everyReader, "POST /api/v1/endorsements": admin,
 		"DELETE /api/v1/endorsements/{digest}": admin, "GET /api/v1/endorsements/check/{id}": everyReader,
 		"GET /api/v1/tokens": admin, "POST /api/v1/tokens": admin, "DELETE /api/v1/tokens/{id}": admin, "POST /api/v1/certificates": admin,
-		"GET /api/v1/registered": everyReader, "GET /api/v1/pending": everyReader, "POST /api/v1/pending/{id}/approve": actors,
+		"GET /api/v1/registered": everyReader, "GET /api/v1/pending": everyReader, "POST /api/v1/pending/{id}/approve": admin,
+		"GET /api/v1/reactions": everyReader, "POST /api/v1/reactions/{id}/claim": operator, "POST /api/v1/reactions/{id}/report": operator,
+		"GET /api/v1/suspension": everyReader, "PUT /api/v1/suspension": actors,
 		"GET /api/v1/claims": operator, "POST /api/v1/claims/{id}": operator,
 		"GET /api/v1/openapi.json": anybody, "GET /api/v1/agent/bootstrap": anybody, "POST /api/v1/agent/sessions": anybody,
 		"PUT /api/v1/agent/sessions/{session}": anybody, "POST /api/v1/agent/heartbeat": anybody, "POST /api/v1/agent/preflight": anybody,

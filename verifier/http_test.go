@@ -131,7 +131,7 @@ func newSite(t *testing.T) *site {
 	b := newBox(t)
 	s := &site{t: t, authority: authority, store: NewMemoryStore(), redeemed: map[string]attest.AgentID{}, boxes: map[string]*box{"node-1": b}}
 	s.agents = map[attest.AgentID]Registered{node1: enrolment(b, node1).Registered}
-	s.verifier, err = New(Config{Store: s.store, Evidence: s.store, Policies: s.store, Collector: s})
+	s.verifier, err = New(Config{Store: s.store, Evidence: s.store, Policies: s.store, Reactions: s.store, Collector: s})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/appraisal"
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/endorsement"
@@ -33,6 +34,9 @@ type State struct {
 	Paused   bool               `json:"paused,omitempty"`
 	// Reattest: a person asked that everything be judged again; the next accepted evidence decides alone.
 	Reattest bool `json:"reattest,omitempty"`
+	// Readmission waits for a person's approval; Approved is the boot that a person let back in, until its evidence is judged.
+	Readmission *api.Readmission `json:"readmission,omitempty"`
+	Approved    string           `json:"approved,omitempty"`
 
 	// Boot names this boot of the machine, Clock is the last accepted clock.
 	Boot      string       `json:"boot,omitempty"`
@@ -75,6 +79,7 @@ type Subject struct {
 	Child    []byte
 	Policies []*policy.Document
 	Interval time.Duration
+	Terms    Terms
 }
 
 // staleIntervals and staleLeast say how long a verdict stands without accepted evidence (C11).
@@ -313,6 +318,8 @@ func (s State) asked(e Asked) (State, []Action) {
 		s.Paused = false
 	case Reattest:
 		s.Reattest = true
+	case Approve:
+		s = s.approved()
 	}
 	return s, []Action{Schedule{}}
 }
@@ -332,12 +339,14 @@ func (s State) answered(who Subject, e Answered) (State, []Action, string) {
 		if j.keep.Quote == nil {
 			return s.refuse(j), actions, "round"
 		}
-		return s.decide(j), append(actions, j.keep), "round"
+		return s.judged(who.Terms, j, e.Now), append(actions, j.keep), "round"
 	}
 	cause := "round"
 	switch {
 	case s.Reattest:
 		cause = string(Reattest)
+	case s.Approved != "":
+		cause = string(Approve)
 	case s.Rejudge:
 		cause = "policy"
 	case s.Boot != "" && j.boot != s.Boot:
@@ -346,7 +355,7 @@ func (s State) answered(who Subject, e Answered) (State, []Action, string) {
 	s.Accepted++
 	// A list that does not lead to the quote is asked for from its start: a whole one may tell why.
 	s.Again, s.Trouble, s.LastAccepted = j.listBroken, nil, e.Now
-	s = s.advance(j, e.Now).decide(j)
+	s = s.advance(j, e.Now).judged(who.Terms, j, e.Now)
 	s.Reattest, s.Rejudge = false, false
 	return s, append(actions, j.keep), cause
 }
@@ -443,7 +452,7 @@ func (s State) policiesChanged(who Subject, e PoliciesChanged) (State, []Action)
 	default:
 		asked := s.Reattest
 		s.Reattest = false // it waits for new evidence
-		s = s.decide(j)
+		s = s.judged(who.Terms, j, e.Now)
 		s.Reattest = asked
 		actions = append(actions, Keep{Quote: j.keep.Quote}) // it stands behind this transition too
 	}

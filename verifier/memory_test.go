@@ -10,8 +10,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/reaction"
+	"github.com/assay-project/assay/reaction/reactiontest"
 )
 
 // MemoryStore is a store in maps, which passes storetest. Tests let its writes fail before and after they happened.
@@ -21,6 +24,7 @@ type MemoryStore struct {
 	policies []StoredPolicy
 	roots    []Root
 	tokens   []Token
+	book     reactiontest.Book
 	bound    []Binding
 	commits  []Commit // all that were written, in order
 
@@ -48,7 +52,7 @@ func NewMemoryStore() *MemoryStore {
 func (m *MemoryStore) copy() *MemoryStore {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	c := &MemoryStore{nodes: map[attest.AgentID]memoryNode{}, policies: slices.Clone(m.policies)}
+	c := &MemoryStore{nodes: map[attest.AgentID]memoryNode{}, policies: slices.Clone(m.policies), book: *m.book.Copy()}
 	for id, n := range m.nodes {
 		c.nodes[id] = n.copy()
 	}
@@ -139,7 +143,7 @@ func (m *MemoryStore) commit(c Commit) (uint64, error) {
 	}
 	m.nodes[c.Node.ID] = n
 	m.commits = append(m.commits, c)
-	return n.version, nil
+	return n.version, reaction.Settle(m.reactions(), c.Node.ID, c.Reaction, time.Now())
 }
 
 func (n *memoryNode) addEvidence(c Commit) error {
@@ -184,7 +188,7 @@ func (m *MemoryStore) RemoveNode(_ context.Context, id attest.AgentID, expect ui
 		return ErrConflict
 	}
 	delete(m.nodes, id)
-	return nil
+	return reaction.Settle(m.reactions(), id, nil, time.Now())
 }
 
 func (m *MemoryStore) List(_ context.Context, id attest.AgentID, boot string) (Chunk, error) {

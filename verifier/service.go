@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/endorsement"
 )
@@ -34,6 +35,9 @@ type Enrol struct {
 	Interval     time.Duration
 	// FirstUse accepts an EK without endorsement.
 	FirstUse bool
+	// EmulatedRoots are the fingerprints of those Roots that endorse emulators.
+	EmulatedRoots []attest.Digest
+	Assignment    api.Assignment
 	// Roots are the accepted vendor roots.
 	Roots *endorsement.Roots
 }
@@ -85,6 +89,8 @@ func (v *Verifier) Enrol(ctx context.Context, e Enrol) (Node, error) {
 		ID: e.ID, Policies: refs, Interval: e.Interval, Enrolment: enrolment,
 		State: State{Verdict: attest.Pending, Shown: attest.Pending, Since: now, Enrolled: now, Seq: 1},
 	}
+	node.Enrolment.EndorsedRoot, node.Enrolment.Emulated = by.RootFingerprint, slices.Contains(e.EmulatedRoots, by.RootFingerprint)
+	node, _ = node.assign(e.Assignment)
 	first := Transition{Seq: 1, Node: e.ID, At: now, To: attest.Pending, Policies: refs, Cause: "enrol"}
 	if node.Version, err = v.cfg.Store.Commit(ctx, Commit{Node: node, Transition: &first}); err != nil {
 		return Node{}, fmt.Errorf("enrol %s: %w", e.ID, err)
@@ -167,14 +173,22 @@ func (v *Verifier) Read(n Node) attest.Verdict { return n.State.Read(v.cfg.Now()
 // Do carries out a person's act on a node.
 func (v *Verifier) Do(ctx context.Context, id attest.AgentID, act Act) error {
 	return v.send(ctx, id, func(n Node) (Node, Event, error) {
+		if act == Approve {
+			if err := n.State.approvable(); err != nil {
+				return n, nil, err
+			}
+		}
 		return n, Asked{Now: v.cfg.Now(), Act: act}, nil
 	})
 }
 
 // Update is a change of what applies to a node; nil members stay as they are.
 type Update struct {
-	Policies *[]string
-	Interval *time.Duration
+	Policies   *[]string
+	Interval   *time.Duration
+	Assignment *api.Assignment
+	// ByOwner: it comes from the operator, on behalf of the object that assigns.
+	ByOwner bool
 }
 
 // Update changes what applies to a node; changed policies judge the whole stored evidence of this boot.
@@ -190,6 +204,9 @@ func (v *Verifier) Update(ctx context.Context, id attest.AgentID, u Update) erro
 		}
 	}
 	return v.send(ctx, id, func(n Node) (Node, Event, error) {
+		if err := n.owned(); err != nil && !u.ByOwner {
+			return n, nil, err
+		}
 		var event Event = Asked{Now: v.cfg.Now()}
 		if u.Interval != nil {
 			n.Interval = *u.Interval
@@ -197,6 +214,12 @@ func (v *Verifier) Update(ctx context.Context, id attest.AgentID, u Update) erro
 		if u.Policies != nil {
 			n.Policies = refs
 			event = PoliciesChanged{Now: v.cfg.Now()}
+		}
+		if u.Assignment != nil {
+			var anew bool
+			if n, anew = n.assign(*u.Assignment); anew {
+				event = PoliciesChanged{Now: v.cfg.Now()}
+			}
 		}
 		return n, event, nil
 	})

@@ -7,6 +7,7 @@ import (
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/reaction"
 )
 
 // Sentinel errors of a store; the HTTP table maps them to statuses.
@@ -29,7 +30,9 @@ type Node struct {
 	Policies []attest.PolicyRef `json:"policies"`
 	// Interval between rounds; 0 means the server's.
 	Interval time.Duration `json:"interval"`
-	State    State         `json:"state"`
+	// Assignment is what the owner of the policies decided beside them.
+	Assignment api.Assignment `json:"assignment"`
+	State      State          `json:"state"`
 	// Version counts the writes of this row, from 1; the store sets it.
 	Version uint64 `json:"-"`
 }
@@ -41,6 +44,9 @@ type Enrolment struct {
 	EK []byte `json:"ek"`
 	// EndorsedBy is the subject of the vendor root that the EK certificate leads to; empty with FirstUse.
 	EndorsedBy string `json:"endorsedBy,omitempty"`
+	// EndorsedRoot is the fingerprint of that root; Emulated says that it endorses emulators.
+	EndorsedRoot attest.Digest `json:"endorsedRoot,omitzero"`
+	Emulated     bool          `json:"emulated,omitempty"`
 	// FirstUse: enrolled without an endorsement, by a person's word.
 	FirstUse bool `json:"firstUse,omitempty"`
 	// Address and Port are where the pull agent answers; Certificate is its pinned PEM certificate. They follow the registrar's record,
@@ -116,6 +122,8 @@ type Commit struct {
 	Quotes []StoredQuote
 	// BootLog is the event log of Node.State.Boot when it is new.
 	BootLog []byte
+	// Reaction is what the node's new state asks for, nil for nothing: the store settles it (reaction.Settle) in the same transaction.
+	Reaction *reaction.Want
 }
 
 // Store keeps nodes. A write is refused with ErrConflict unless the row still has the expected version.
@@ -126,7 +134,7 @@ type Store interface {
 	Nodes(ctx context.Context, after attest.AgentID, limit int) ([]Node, error)
 	// Commit writes one step and returns the row's new version. ErrConflict, ErrExists (insert of a present id).
 	Commit(ctx context.Context, c Commit) (uint64, error)
-	// RemoveNode deletes the node with its evidence; ErrNotFound, ErrConflict.
+	// RemoveNode deletes the node with its evidence, and settles its reactions as no longer wanted; ErrNotFound, ErrConflict.
 	RemoveNode(ctx context.Context, id attest.AgentID, expect uint64) error
 }
 
@@ -171,6 +179,8 @@ type Root struct {
 	Added       time.Time     `json:"added"`
 	// Origin says where it came from: a file name, or "bundled".
 	Origin string `json:"origin"`
+	// Emulated: it endorses TPM emulators, and counts only where an assignment names it.
+	Emulated bool `json:"emulated,omitempty"`
 }
 
 // RootStore keeps the vendor roots and intermediates that endorse EKs.

@@ -39,7 +39,7 @@ type Collector interface {
 // ErrMalformed marks an answer that cannot be parsed: the round is refused, not silent.
 var ErrMalformed = errors.New("malformed answer")
 
-// Config is what a Verifier needs. Store, Evidence, Policies and Collector must be set.
+// Config is what a Verifier needs. Store, Evidence, Policies, Reactions and Collector must be set.
 type Config struct {
 	Store     Store
 	Evidence  EvidenceStore
@@ -49,6 +49,10 @@ type Config struct {
 	Registrar Registrar
 	// Reimage says what becomes of a new AK of a node's EK where the node has no setting of its own; empty means Approval.
 	Reimage api.Reimage
+	// Reactions must be set too. ContainerIMAPolicies are the IMA policies that leave out containers: they count as approved only where a
+	// node's assignment says so, whatever documents list.
+	Reactions            ReactionStore
+	ContainerIMAPolicies []attest.Digest
 	// Interval between two rounds of a node that has no interval of its own; 0 means 30 s, 1 s is the least.
 	Interval time.Duration
 	// Concurrency bounds the rounds under way at once; 0 means 64.
@@ -78,8 +82,8 @@ type Verifier struct {
 
 // New checks the configuration.
 func New(cfg Config) (*Verifier, error) {
-	if cfg.Store == nil || cfg.Evidence == nil || cfg.Policies == nil || cfg.Collector == nil {
-		return nil, errors.New("verifier: store, evidence, policies and collector must be set")
+	if cfg.Store == nil || cfg.Evidence == nil || cfg.Policies == nil || cfg.Reactions == nil || cfg.Collector == nil {
+		return nil, errors.New("verifier: store, evidence, policies, reactions and collector must be set")
 	}
 	if cfg.Interval == 0 {
 		cfg.Interval = defaultInterval
@@ -122,7 +126,7 @@ func (v *Verifier) Run(ctx context.Context) error {
 	v.running, v.group, v.ctx = true, group, ctx
 	v.mu.Unlock()
 	group.Go(func() error { return v.load(ctx) })
-	group.Go(func() error { <-ctx.Done(); return nil })
+	group.Go(func() error { return v.watchSilence(ctx) })
 	err := group.Wait()
 	v.hub.close()
 	return err
@@ -214,7 +218,7 @@ func (v *Verifier) subject(ctx context.Context, n Node) (Subject, error) {
 	if len(failures) > 0 {
 		return blind, fmt.Errorf("attestation key: %s: %s", failures[0].ID, failures[0].Detail)
 	}
-	who := Subject{AK: ak, Interval: v.interval(n)}
+	who := Subject{AK: ak, Interval: v.interval(n), Terms: v.terms(n)}
 	if ek, err := endorsement.ParseEK(n.Enrolment.EK); err == nil {
 		who.Child = ek.QualifiedChild(ak)
 	}

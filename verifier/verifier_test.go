@@ -14,7 +14,7 @@ import (
 
 // Nonces are 20 letters and digits, all different, each letter about as often as any other.
 func TestNonce(t *testing.T) {
-	v, err := New(Config{Store: NewMemoryStore(), Evidence: NewMemoryStore(), Policies: NewMemoryStore(), Collector: &site{}})
+	v, err := New(Config{Store: NewMemoryStore(), Evidence: NewMemoryStore(), Policies: NewMemoryStore(), Reactions: NewMemoryStore(), Collector: &site{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestNonce(t *testing.T) {
 
 func TestConfigIsChecked(t *testing.T) {
 	m := NewMemoryStore()
-	good := Config{Store: m, Evidence: m, Policies: m, Collector: &site{}}
+	good := Config{Store: m, Evidence: m, Policies: m, Reactions: m, Collector: &site{}}
 	for name, edit := range map[string]func(*Config){
 		"no store": func(c *Config) { c.Store = nil }, "no evidence": func(c *Config) { c.Evidence = nil },
 		"no policies": func(c *Config) { c.Policies = nil }, "no collector": func(c *Config) { c.Collector = nil },

@@ -385,7 +385,7 @@ func (w *worker) write(ctx context.Context, t *Transition) error {
 	if w.kept != nil {
 		c = *w.kept
 	}
-	c.Node, c.Expect, c.Transition = w.node, w.node.Version, t
+	c.Node, c.Expect, c.Transition, c.Reaction = w.node, w.node.Version, t, w.v.wanted(w.node)
 	version, err := w.v.cfg.Store.Commit(ctx, c)
 	if err != nil {
 		return fmt.Errorf("write node: %w", err)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/deploy/ima"
 	"github.com/assay-project/assay/endorsement"
 	"github.com/assay-project/assay/internal/durable"
 	"github.com/assay-project/assay/internal/mtls"
@@ -158,6 +159,7 @@ func (s *server) assemble() error {
 	s.verifier, err = verifier.New(verifier.Config{
 		Registrar: asked, Reimage: api.Reimage(cfg.Reimage),
 		Store: s.store.Nodes(), Evidence: s.store.Nodes(), Policies: s.store.Policies(), Collector: verifier.NewPull(client, nil),
+		Reactions: s.store.Reactions(), ContainerIMAPolicies: []attest.Digest{attest.SHA256.Sum(ima.ContainersPolicy())},
 		Interval: time.Duration(cfg.Interval), Log: s.log.With("role", "verifier"), Metrics: s.registry,
 	})
 	if err != nil {

@@ -1,0 +1,78 @@
+package verifier
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/assay-project/assay/api"
+	"github.com/assay-project/assay/attest"
+)
+
+// ErrOwned says that what applies to a node is another object's to change.
+var ErrOwned = errors.New("what applies to this node is assigned by an object")
+
+// owned refuses a change by anybody but the owner's operator.
+func (n Node) owned() error {
+	if n.Assignment.Owner == "" {
+		return nil
+	}
+	return fmt.Errorf("%w: policies of this node are assigned by %s; change that object", ErrOwned, n.Assignment.Owner)
+}
+
+// assign puts an assignment into a node, and reports whether evidence has to be judged anew for it.
+func (n Node) assign(a api.Assignment) (Node, bool) {
+	old := n.Assignment
+	n.Assignment, n.Enrolment.Reimage = a, a.Reimage
+	ignores := func(a api.Assignment) bool { return a.ContainerFiles == api.ContainerFilesIgnore }
+	needsApproval := func(a api.Assignment) bool { return a.Readmit == api.ReadmitApproval }
+	return n, ignores(a) != ignores(old) || needsApproval(a) != needsApproval(old) || !slices.Equal(a.EndorsedBy, old.EndorsedBy)
+}
+
+// Terms are what an assignment asks of the machine beside the documents.
+type Terms struct {
+	// Approval: a person lets a machine back in that failed in an earlier boot.
+	Approval bool
+	// Unendorsed says why the assignment does not take the word of who endorsed the TPM; nil where it does.
+	Unendorsed *attest.Failure
+	// RefusedIMAPolicies count as approved by no document.
+	RefusedIMAPolicies []attest.Digest
+}
+
+// terms are those of a node.
+func (v *Verifier) terms(n Node) Terms {
+	t := Terms{Approval: n.Assignment.Readmit == api.ReadmitApproval, Unendorsed: n.unendorsed()}
+	if n.Assignment.ContainerFiles != api.ContainerFilesIgnore {
+		t.RefusedIMAPolicies = v.cfg.ContainerIMAPolicies
+	}
+	return t
+}
+
+// unendorsed holds the root that endorses a node's EK against those that its assignment accepts. A root of emulators has to be named: such a
+// TPM is a file on a disk.
+func (n Node) unendorsed() *attest.Failure {
+	accepted, e := n.Assignment.EndorsedBy, n.Enrolment
+	var why string
+	switch {
+	case slices.Contains(accepted, e.EndorsedRoot) && !e.EndorsedRoot.IsZero():
+		return nil
+	case e.Emulated:
+		why = fmt.Sprintf("The TPM is emulated: its root %.200q (%s) has to be named by the node's assignment.", e.EndorsedBy, e.EndorsedRoot)
+	case len(accepted) == 0:
+		return nil
+	case e.EndorsedRoot.IsZero():
+		why = "The assignment names the roots that may endorse the TPM, and it is not known which one did."
+	default:
+		why = fmt.Sprintf("The TPM is endorsed by %.200q (%s), which the assignment does not name.", e.EndorsedBy, e.EndorsedRoot)
+	}
+	failure := attest.Fail(attest.EkNotEndorsed, why)
+	return &failure
+}
+
+// coverage names what the verdict of a node does not cover.
+func (n Node) coverage() []string {
+	if n.Assignment.ContainerFiles == api.ContainerFilesIgnore {
+		return []string{api.CoverageContainerFilesIgnored}
+	}
+	return []string{}
+}

@@ -1,0 +1,62 @@
+package verifier
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/assay-project/assay/api"
+	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/endorsement"
+	"github.com/assay-project/assay/internal/mtls"
+)
+
+// assignable checks an assignment, nil being the zero one. Owners are the operator's: a node that a person gave one would be locked for people.
+func assignable(a *api.Assignment, c caller) (api.Assignment, error) {
+	if a == nil {
+		return api.Assignment{}, nil
+	}
+	if err := a.Validate(); err != nil {
+		return api.Assignment{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if a.Owner != "" && c.role != mtls.Operator {
+		return api.Assignment{}, fmt.Errorf("%w: assignment.owner: %s is %s, and only role %s assigns for an object", errForbidden, c.name, c.role, mtls.Operator)
+	}
+	return *a, nil
+}
+
+// rootsForEnrolment loads the accepted roots, and tells which of them endorse emulators.
+func (a *API) rootsForEnrolment(ctx context.Context) (*endorsement.Roots, []attest.Digest, error) {
+	stored, err := a.cfg.Roots.Roots(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("load vendor roots: %w", err)
+	}
+	roots, err := parseRoots(stored)
+	if err != nil {
+		return nil, nil, err
+	}
+	var emulated []attest.Digest
+	for _, r := range stored {
+		if r.Emulated {
+			emulated = append(emulated, r.Fingerprint)
+		}
+	}
+	return roots, emulated, nil
+}
+
+// rootsOfEmulators reads the query "emulated". The operator adds only those: they make nothing trusted that does not name them.
+func rootsOfEmulators(r *http.Request, c caller) (bool, error) {
+	text := r.URL.Query().Get("emulated")
+	emulated := false
+	if text != "" {
+		var err error
+		if emulated, err = strconv.ParseBool(text); err != nil {
+			return false, fmt.Errorf("%w: emulated %.20q is neither true nor false", ErrInvalid, text)
+		}
+	}
+	if !emulated && c.role != mtls.Administrator {
+		return false, fmt.Errorf("%w: %s is %s, and only role %s adds roots of vendors (emulated=true is allowed)", errForbidden, c.name, c.role, mtls.Administrator)
+	}
+	return emulated, nil
+}

@@ -1,0 +1,56 @@
+package verifier
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/assay-project/assay/api"
+	"github.com/assay-project/assay/attest"
+)
+
+// Approve is the act of a person who lets a machine back in that failed in an earlier boot.
+const Approve Act = "approve"
+
+// ErrNothingToApprove says that no readmission waits.
+var ErrNothingToApprove = errors.New("no readmission waits for approval")
+
+// approvable refuses an approval that nothing waits for.
+func (s State) approvable() error {
+	if s.Readmission == nil {
+		return fmt.Errorf("%w: the verdict is %s", ErrNothingToApprove, s.Verdict)
+	}
+	return nil
+}
+
+// approved has the whole evidence of the boot that waits judged once more, without what was found in the earlier one.
+func (s State) approved() State {
+	if s.Readmission != nil {
+		s.Approved, s.Rejudge = s.Readmission.Boot, true
+	}
+	return s
+}
+
+// judged moves the verdict as decide does. Where the terms want a person's approval, a machine that failed does not come back by a new boot
+// alone: it stays Failed with the old reasons, and a readmission waits. Neither does it come back by a change of policies meanwhile, which
+// would be a way around the person.
+func (s State) judged(t Terms, j judgement, now time.Time) State {
+	before := s
+	waits := s.Readmission != nil && s.Readmission.Boot == j.boot
+	if waits && j.whole && (s.Approved == j.boot || !t.Approval) {
+		s.Verdict, s.QuoteBacked = attest.Pending, false // what was found before counts no longer; this boot is judged for itself
+	}
+	s = s.decide(j)
+	s.Readmission, s.Approved = nil, ""
+	switch {
+	case !before.failedByQuote() || before.Reattest || before.Approved == j.boot && waits && j.whole || !t.Approval:
+	case s.failedByQuote() && waits && len(j.failures) == 0:
+		s.Readmission, s.Approved = before.Readmission, before.Approved // a round that said nothing new
+	case !s.failedByQuote() && (j.newBoot || waits):
+		s.Verdict, s.QuoteBacked, s.Failures, s.Policies = before.Verdict, true, before.Failures, before.Policies
+		if s.Readmission = before.Readmission; !waits {
+			s.Readmission = &api.Readmission{Boot: j.boot, At: now}
+		}
+	}
+	return s
+}
