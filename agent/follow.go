@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -26,9 +27,64 @@ const (
 
 // follow keeps the agent known to its server: it learns whom to answer, registers, opens a session and sends heartbeats; whatever
 // breaks is begun again after a pause. Facing a Keylime server it registers, and that is all.
+//
+// Before its certificate expires it makes another one of the same key and begins anew with that: servers accept an agent under the exact
+// certificate that it registered.
 func (a *Agent) follow(ctx context.Context, who self) error {
+	for {
+		current, cancel := context.WithCancelCause(ctx)
+		go a.watchCertificate(current, who.certificate.Leaf, cancel)
+		err := a.followAs(current, who)
+		cancel(nil)
+		if !errors.Is(context.Cause(current), errExpires) || ctx.Err() != nil {
+			return err
+		}
+		if who, err = a.renew(who); err != nil {
+			return err
+		}
+	}
+}
+
+// followAs follows under one certificate.
+func (a *Agent) followAs(ctx context.Context, who self) error {
 	registered := false
-	return a.retry(ctx, func(pause *backoff) error { return a.attempt(ctx, who, &registered, pause) })
+	err := a.retry(ctx, func(pause *backoff) error { return a.attempt(ctx, who, &registered, pause) })
+	if err != nil {
+		return err
+	}
+	<-ctx.Done() // facing a Keylime server, nothing is left to do
+	return ctx.Err()
+}
+
+// errExpires ends what runs under a certificate that is about to expire.
+var errExpires = errors.New("the agent's certificate is about to expire")
+
+// watchCertificate looks once per heartbeat: a timer of years would not notice that the clock was set.
+func (a *Agent) watchCertificate(ctx context.Context, leaf *x509.Certificate, expired context.CancelCauseFunc) {
+	for !expires(leaf, a.env.Now()) {
+		if wait(ctx, time.Duration(a.config.Heartbeat)) != nil {
+			return
+		}
+	}
+	expired(errExpires)
+}
+
+// renew makes the next certificate and answers under it from the next handshake on.
+func (a *Agent) renew(who self) (self, error) {
+	keys := keyStore{state: a.state, rand: a.env.Rand, now: a.env.Now}
+	var err error
+	if who.certificate, err = keys.certificate(who.id, who.host); err != nil {
+		return who, err
+	}
+	who.dial.Certificate = mtls.Fixed(who.certificate)
+	a.log.Info("certificate renewed", "agent", who.id, "until", who.certificate.Leaf.NotAfter)
+	if !a.config.Keylime {
+		return who, nil // admitted again with what the server says next
+	}
+	if err := a.admit(who, a.secrets.clientCA); err != nil {
+		return who, fmt.Errorf("key clientCA: %w", err)
+	}
+	return who, nil
 }
 
 // retry makes attempts, with pauses, until one ends well, the registrar refuses this machine or ctx ends.
@@ -42,7 +98,7 @@ func (a *Agent) retry(ctx context.Context, attempt func(*backoff) error) error {
 		case errors.Is(err, ErrRefused):
 			return err
 		case err == nil:
-			return nil // facing a Keylime server, nothing is left to do
+			return nil
 		}
 		span := pause.next()
 		a.log.Warn("reach the server", "err", err, "again", span.Round(time.Millisecond))

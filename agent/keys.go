@@ -103,10 +103,15 @@ func (s keyStore) storedCertificate(key crypto.Signer, id attest.AgentID, addres
 		return nil, errors.New("of another agent")
 	case leaf.VerifyHostname(address) != nil:
 		return nil, errors.New("of another address")
-	case s.now().AddDate(0, 1, 0).After(leaf.NotAfter):
+	case expires(leaf, s.now()):
 		return nil, errors.New("expires")
 	}
 	return leaf, nil
+}
+
+// expires says whether a certificate is to be made anew: with a month left, so that a server that is away for long still knows the old one.
+func expires(leaf *x509.Certificate, now time.Time) bool {
+	return now.AddDate(0, 1, 0).After(leaf.NotAfter)
 }
 
 func (s keyStore) selfSign(key crypto.Signer, id attest.AgentID, address string) ([]byte, error) {

@@ -108,6 +108,7 @@ type host struct {
 	emulator *swtpm.Emulator
 	roots    []byte // the TPM's maker
 	config   agent.Config
+	now      func() time.Time // the agent's clock; nil is the system's
 	stop     func()
 }
 
@@ -200,7 +201,7 @@ func (h *host) measure(path string, digest attest.Digest) {
 // start runs the agent; h.stop ends it.
 func (h *host) start() {
 	h.t.Helper()
-	a, err := agent.New(h.config, agent.Environment{Version: "test", Log: slog.New(slog.NewTextHandler(h.t.Output(), nil))})
+	a, err := agent.New(h.config, agent.Environment{Version: "test", Now: h.now, Log: slog.New(slog.NewTextHandler(h.t.Output(), nil))})
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -272,6 +272,9 @@ func describe(w io.Writer, n api.Node) error {
 	if n.Trouble != nil {
 		line("Last round", "%s: %s", n.Trouble.ID, n.Trouble.Detail)
 	}
+	if n.Registration != "" {
+		line("Registration", "waits for a person: %s; let it in with `assay node approve %s`", n.Registration, n.ID)
+	}
 	describeReport(line, n.Heartbeat)
 	for _, f := range n.Failures {
 		describeFailure(line, f)
@@ -377,6 +380,9 @@ func historyCommand() *cobra.Command {
 
 func transitionLine(t api.Transition) string {
 	text := fmt.Sprintf("%s  %s  %s -> %s (%s)", when(t.At), short(string(t.Node)), t.From, t.To, t.Cause)
+	if t.Detail != "" {
+		text += "  " + t.Detail
+	}
 	for _, f := range t.Failures {
 		text += fmt.Sprintf("  %s %s", f.ID, f.Path)
 	}
