@@ -155,8 +155,13 @@ func (c *Client) send(ctx context.Context, what call) (io.ReadCloser, error) {
 
 // all reads every page of a list.
 func all[T any](ctx context.Context, c *Client, path string) ([]T, error) {
+	return selected[T](ctx, c, path, url.Values{})
+}
+
+// selected reads every page of what a query selects of a list.
+func selected[T any](ctx context.Context, c *Client, path string, query url.Values) ([]T, error) {
 	var items []T
-	query := url.Values{"limit": {strconv.Itoa(api.MaxPage)}}
+	query.Set("limit", strconv.Itoa(api.MaxPage))
 	for {
 		var p api.Page[T]
 		if err := c.do(ctx, call{method: http.MethodGet, path: path, query: query}, &p); err != nil {

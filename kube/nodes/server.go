@@ -60,3 +60,5 @@ func refused(err error) bool {
 	s := status(err)
 	return s >= 400 && s < 500 && s != http.StatusTooManyRequests
 }
+
+var _ Server = (*client.Client)(nil)
