@@ -23,6 +23,18 @@ const (
 	OVMF Firmware = "ovmf"
 )
 
+// System is what a machine runs once its kernel has started.
+type System string
+
+// The systems.
+const (
+	// Busybox is the lab's own init with busybox: a machine that is up in seconds and holds little beside what the caller brings.
+	Busybox System = "busybox"
+	// Debian is a small Debian of the host's own release whose PID 1 is systemd, which loads the IMA policy too. The lab's exec service is a unit
+	// of it. Up needs some 40 MB of packages once.
+	Debian System = "debian"
+)
+
 // Config says what machine to make. The zero value of each field but Dir is a sensible one.
 type Config struct {
 	// Dir is the machine's folder. It must not exist, or be empty; Down removes it.
@@ -31,6 +43,8 @@ type Config struct {
 	Cache string
 	// Firmware is SeaBIOS by default.
 	Firmware Firmware
+	// System is Busybox by default.
+	System System
 	// MemoryMiB is 1024 by default.
 	MemoryMiB int
 	// DiskMiB is the free space that the root file system has beyond its content, 512 by default. The image is sparse.
@@ -47,7 +61,8 @@ type Config struct {
 	Taps []Tap
 	// Services are kept running by the machine's init.
 	Services []guest.Service
-	// IMAPolicy is installed as /etc/ima/ima-policy and loaded by path before anything of the root file system is executed. Nil means
+	// IMAPolicy is installed as /etc/ima/ima-policy and loaded by path before anything of the root file system is executed (by
+	// systemd, in a Debian, after itself). Nil means
 	// deploy/ima's host.policy; an empty one that is not nil means none.
 	IMAPolicy []byte
 	// IMATemplate is ima-ng by default.
@@ -101,6 +116,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Firmware != SeaBIOS && c.Firmware != OVMF {
 		mistake("firmware %q: want %s or %s", c.Firmware, SeaBIOS, OVMF)
+	}
+	if c.System == "" {
+		c.System = Busybox
+	}
+	if c.System != Busybox && c.System != Debian {
+		mistake("system %q: want %s or %s", c.System, Busybox, Debian)
 	}
 	if c.MemoryMiB == 0 {
 		c.MemoryMiB = defaultMemoryMiB

@@ -47,6 +47,9 @@ type spec struct {
 // commandLine is what the kernel is told. ima_policy=tcb has the kernel record the load of our own policy, which then replaces it.
 func commandLine(cfg Config) string {
 	args := []string{"console=ttyS0", "quiet", "panic=-1", "ima_policy=tcb", "ima_hash=sha256", "ima_template=" + cfg.IMATemplate}
+	if cfg.System == Debian {
+		args = append(args, "net.ifnames=0") // a card that is being raised cannot be renamed
+	}
 	return strings.Join(append(args, cfg.KernelArgs...), " ")
 }
 

@@ -30,6 +30,11 @@ func stageRoot(ctx context.Context, tree string, cfg Config, s spec, modules []m
 	if err := os.MkdirAll(tree, 0o755); err != nil {
 		return fmt.Errorf("stage root: %w", err)
 	}
+	if cfg.System == Debian {
+		if err := copyDebian(ctx, cfg, tree); err != nil {
+			return err
+		}
+	}
 	if cfg.Tree != "" {
 		if err := os.CopyFS(tree, os.DirFS(cfg.Tree)); err != nil {
 			return fmt.Errorf("copy %s: %w", cfg.Tree, err)
@@ -54,6 +59,9 @@ func stageRoot(ctx context.Context, tree string, cfg Config, s spec, modules []m
 			return fmt.Errorf("stage root: %w", err)
 		}
 	}
+	if cfg.System == Debian {
+		return nil
+	}
 	return addBusybox(ctx, root)
 }
 
@@ -63,9 +71,11 @@ func labFiles(cfg Config, s spec, modules []module) ([]File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode services: %w", err)
 	}
-	files := []File{
-		{Path: guest.InitPath, Mode: 0o755, Source: cfg.Init},
-		{Path: guest.KeyPath, Mode: 0o600, Data: []byte(s.Key)},
+	files := []File{{Path: guest.KeyPath, Mode: 0o600, Data: []byte(s.Key)}}
+	if cfg.System == Debian {
+		files = append(files, debianFiles(cfg)...)
+	} else {
+		files = append(files, File{Path: guest.InitPath, Mode: 0o755, Source: cfg.Init})
 	}
 	if len(cfg.Services) > 0 {
 		files = append(files, File{Path: guest.ServicesPath, Mode: 0o644, Data: services})

@@ -22,7 +22,7 @@ const (
 // Boot is PID 1 in the initramfs. It returns only with an error; otherwise the process has become the init of the ext4 root.
 //
 // The kernel resolves the policy's path in the mount namespace and root of the process that writes it, so the write comes after the switch:
-// the measurement list then names the file as the machine itself sees it.
+// the measurement list then names the file as the machine itself sees it. Where systemd is the init, the write is systemd's.
 func Boot() error {
 	for _, m := range pseudoFilesystems() {
 		if err := m.mount(); err != nil {
@@ -44,8 +44,10 @@ func Boot() error {
 	if err := switchRoot(newRoot); err != nil {
 		return err
 	}
-	if err := LoadPolicy(filepath.Join(securityFS, "ima/policy"), PolicyPath); err != nil {
-		return err
+	if _, err := os.Stat(ServerPath); errors.Is(err, fs.ErrNotExist) {
+		if err := LoadPolicy(filepath.Join(securityFS, "ima/policy"), PolicyPath); err != nil {
+			return err
+		}
 	}
 	if err := unix.Exec(InitPath, []string{InitPath}, os.Environ()); err != nil {
 		return fmt.Errorf("exec %s: %w", InitPath, err)

@@ -168,6 +168,13 @@ func askInit(op string) error {
 	if op == opPowerOff {
 		sig = syscall.SIGUSR2
 	}
+	if _, err := os.Stat("/run/systemd/system"); err == nil { // sd_booted(3); the signals are those of systemd(1)
+		const realTimeMin = 34 // SIGRTMIN as the C library has it
+		sig = realTimeMin + 5
+		if op == opPowerOff {
+			sig = realTimeMin + 4
+		}
+	}
 	time.AfterFunc(200*time.Millisecond, func() { syscall.Kill(1, sig) })
 	return nil
 }

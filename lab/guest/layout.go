@@ -12,8 +12,10 @@ const (
 	CardsPath = "/etc/lab/cards.json"
 	// ModulesPath lists the kernel modules that are loaded after the switch, one path a line, in order.
 	ModulesPath = "/etc/lab/modules"
-	// InitPath is the init on the root file system.
+	// InitPath is the init on the root file system: the lab's own, or systemd.
 	InitPath = "/sbin/init"
+	// ServerPath is where the lab's program lies in a machine whose init is systemd.
+	ServerPath = "/usr/lib/assay-lab/server"
 	// InitramfsModules is the same list as ModulesPath for those that reach the disk, inside the initramfs.
 	InitramfsModules = "/modules/order"
 	// FatalMark begins the console line with which an init gives up.
