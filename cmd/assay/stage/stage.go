@@ -45,6 +45,8 @@ type Config struct {
 	// Programs is the folder with assay, assay-agent and assay-labinit.
 	Programs string
 	Firmware lab.Firmware
+	// System is lab.Config.System. A Debian comes without an agent and without an IMA policy: they are there to be installed.
+	System lab.System
 	// Interval between two rounds, 1s at the least.
 	Interval time.Duration
 	// Files are added to the machine.
@@ -176,34 +178,49 @@ func (s *Stage) endServer(how syscall.Signal) error {
 	return err
 }
 
-// Boot makes the machine, with an agent that joins by a token.
-func (s *Stage) Boot(ctx context.Context) error {
+// AgentConfig is the configuration of an agent that joins by a new token.
+func (s *Stage) AgentConfig(ctx context.Context) ([]byte, error) {
 	token, err := s.Client.CreateToken(ctx, api.TokenRequest{Lifetime: time.Hour.Seconds()})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	agent, err := yaml.Marshal(map[string]any{
+	text, err := yaml.Marshal(map[string]any{
 		"server":    "https://" + net.JoinHostPort(hostFromMachine, strconv.Itoa(s.ports.api)),
 		"joinToken": token.Text,
 		"listen":    "0.0.0.0:" + strconv.Itoa(agentPort),
 		"contact":   map[string]any{"address": "127.0.0.1", "port": s.ports.agent},
 	})
 	if err != nil {
-		return fmt.Errorf("agent's configuration: %w", err)
+		return nil, fmt.Errorf("agent's configuration: %w", err)
 	}
-	s.Machine, err = lab.Up(ctx, lab.Config{
-		Dir: filepath.Join(s.cfg.Folder, "machine"), Firmware: s.cfg.Firmware, IMAPolicy: ima.HostPolicy(),
+	return text, nil
+}
+
+// Boot makes the machine, with an agent that joins by a token.
+func (s *Stage) Boot(ctx context.Context) error {
+	cfg := lab.Config{
+		Dir: filepath.Join(s.cfg.Folder, "machine"), Firmware: s.cfg.Firmware, System: s.cfg.System, IMAPolicy: []byte{},
 		Init: filepath.Join(s.cfg.Programs, "assay-labinit"), Supervisor: s.cfg.Supervisor,
-		Files: append([]lab.File{
-			{Path: "/usr/bin/assay-agent", Mode: 0o755, Source: filepath.Join(s.cfg.Programs, "assay-agent")},
-			{Path: "/etc/assay/agent.yaml", Mode: 0o600, Data: agent},
-		}, s.cfg.Files...),
-		Services: []guest.Service{{
-			Name: "assay-agent", Args: []string{"/usr/bin/assay-agent", "--config", "/etc/assay/agent.yaml"}, Log: agentLog, AfterNetwork: true,
-		}},
+		Files:    s.cfg.Files,
 		Forward:  []lab.Port{{Guest: agentPort, Host: s.ports.agent}},
 		Progress: s.cfg.Progress,
-	})
+	}
+	if s.cfg.System != lab.Debian {
+		agent, err := s.AgentConfig(ctx)
+		if err != nil {
+			return err
+		}
+		cfg.IMAPolicy = ima.HostPolicy()
+		cfg.Files = append([]lab.File{
+			{Path: "/usr/bin/assay-agent", Mode: 0o755, Source: filepath.Join(s.cfg.Programs, "assay-agent")},
+			{Path: "/etc/assay/agent.yaml", Mode: 0o600, Data: agent},
+		}, cfg.Files...)
+		cfg.Services = []guest.Service{{
+			Name: "assay-agent", Args: []string{"/usr/bin/assay-agent", "--config", "/etc/assay/agent.yaml"}, Log: agentLog, AfterNetwork: true,
+		}}
+	}
+	var err error
+	s.Machine, err = lab.Up(ctx, cfg)
 	return err
 }
 
@@ -243,16 +260,22 @@ func (s *Stage) Register(ctx context.Context) (endorsedBy string, err error) {
 func (s *Stage) tailOfAgentLog(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
-	log, err := s.Machine.ReadFile(ctx, agentLog)
+	read := []string{"cat", agentLog}
+	if s.cfg.System == lab.Debian {
+		read = []string{"journalctl", "--no-pager", "--unit", "assay-agent"}
+	}
+	log, err := s.Machine.Output(ctx, read...)
 	if err != nil {
 		return err.Error()
 	}
-	return string(log[max(0, len(log)-2000):])
+	return log[max(0, len(log)-2000):]
 }
 
-// AddTreePolicy makes a Runtime document from the machine's own tree and stores it.
-func (s *Stage) AddTreePolicy(ctx context.Context, name string) (api.Policy, error) {
-	doc, err := policy.BuildRuntime(ctx, policy.BuildOptions{Name: name, Tree: os.DirFS(s.Machine.Tree()), IMAPolicies: [][]byte{ima.HostPolicy()}})
+// AddTreePolicy makes a Runtime document from the machine's own tree and stores it; earlyBoot are patterns of what may run before the IMA policy.
+func (s *Stage) AddTreePolicy(ctx context.Context, name string, earlyBoot ...string) (api.Policy, error) {
+	doc, err := policy.BuildRuntime(ctx, policy.BuildOptions{
+		Name: name, Tree: os.DirFS(s.Machine.Tree()), EarlyBoot: earlyBoot, IMAPolicies: [][]byte{ima.HostPolicy()},
+	})
 	if err != nil {
 		return api.Policy{}, err
 	}
