@@ -143,3 +143,10 @@ func (c *Client) Claims(ctx context.Context) ([]api.Claim, error) {
 func (c *Client) AnswerClaim(ctx context.Context, id string, answer api.ClaimAnswer) error {
 	return c.do(ctx, call{method: http.MethodPost, path: api.PathClaims + "/" + url.PathEscape(id), body: answer}, nil)
 }
+
+// AddEmulatedRoots adds certificates in PEM that endorse TPM emulators.
+func (c *Client) AddEmulatedRoots(ctx context.Context, pem []byte) (api.RootsAdded, error) {
+	var added api.RootsAdded
+	err := c.do(ctx, call{method: http.MethodPost, path: api.PathEndorsements, query: url.Values{"emulated": {"true"}}, body: pem}, &added)
+	return added, err
+}

@@ -17,7 +17,8 @@ func endorsementCommand() *cobra.Command {
 }
 
 func endorsementAddCommand() *cobra.Command {
-	return withOutput(&cobra.Command{
+	var emulated bool
+	c := withOutput(&cobra.Command{
 		Use: "add FILE", Short: "Accept the vendor roots and intermediates of a PEM file", Args: exactly(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			text, err := os.ReadFile(args[0])
@@ -28,7 +29,11 @@ func endorsementAddCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			added, err := server.AddRoots(c.Context(), text)
+			add := server.AddRoots
+			if emulated {
+				add = server.AddEmulatedRoots
+			}
+			added, err := add(c.Context(), text)
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
@@ -40,6 +45,8 @@ func endorsementAddCommand() *cobra.Command {
 			})
 		},
 	})
+	c.Flags().BoolVar(&emulated, "emulated", false, "they endorse TPM emulators: what they vouch for passes only where an assignment names them")
+	return c
 }
 
 func endorsementListCommand() *cobra.Command {
@@ -55,9 +62,9 @@ func endorsementListCommand() *cobra.Command {
 				return err
 			}
 			return printAs(c, roots, func(w io.Writer) error {
-				table := cli.NewTable("FINGERPRINT", "SUBJECT", "NOT AFTER", "ORIGIN")
+				table := cli.NewTable("FINGERPRINT", "SUBJECT", "NOT AFTER", "EMULATED", "ORIGIN")
 				for _, r := range roots {
-					table.Row(r.Fingerprint.String(), r.Subject, when(r.NotAfter), r.Origin)
+					table.Row(r.Fingerprint.String(), r.Subject, when(r.NotAfter), yes(r.Emulated), r.Origin)
 				}
 				return table.Print(w)
 			})
@@ -81,6 +88,9 @@ func endorsementCheckCommand() *cobra.Command {
 			err = printAs(c, check, func(w io.Writer) error {
 				if check.Endorsed {
 					fmt.Fprintf(w, "endorsed by %s\n", cli.Printable(check.EndorsedBy))
+				}
+				if check.Emulated {
+					fmt.Fprintln(w, "EMULATED: that root endorses emulators; an assignment has to name it")
 				}
 				for _, f := range check.Failures {
 					fmt.Fprintf(w, "%s: %s\n", f.ID, cli.Printable(f.Detail))

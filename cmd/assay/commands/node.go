@@ -95,7 +95,8 @@ func enrolCommand() *cobra.Command {
 func setCommand() *cobra.Command {
 	var policies []string
 	var interval time.Duration
-	c := withOutput(&cobra.Command{Use: "set ID", Short: "Change a machine's policies or interval", Args: exactly(1)})
+	var t terms
+	c := withOutput(&cobra.Command{Use: "set ID", Short: "Change a machine's policies, interval or terms", Args: exactly(1)})
 	c.RunE = onNode(func(c *cobra.Command, server *client.Client, id attest.AgentID) error {
 		var u api.NodeUpdate
 		if c.Flags().Changed("policy") {
@@ -105,6 +106,10 @@ func setCommand() *cobra.Command {
 			s := interval.Seconds()
 			u.Interval = &s
 		}
+		var err error
+		if u.Assignment, err = t.change(c, server, id); err != nil {
+			return err
+		}
 		n, err := server.UpdateNode(c.Context(), id, u)
 		if err != nil {
 			return err
@@ -113,18 +118,28 @@ func setCommand() *cobra.Command {
 	})
 	c.Flags().StringSliceVar(&policies, "policy", nil, "all policy documents that apply from now on, by name or digest; an empty one for none")
 	c.Flags().DurationVar(&interval, "interval", 0, "time between rounds, 1s at the least; 0 for the server's")
+	t.flags(c)
 	return c
 }
 
 func approveCommand() *cobra.Command {
 	return withOutput(&cobra.Command{
-		Use: "approve [ID]", Short: "Let a pending registration in; without an ID list them", Args: cobra.MaximumNArgs(1),
+		Use: "approve [ID]", Short: "Let a pending registration in, or a failed machine back; without an ID list the registrations", Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			server, err := connect(c)
 			if err != nil {
 				return err
 			}
 			if len(args) == 1 {
+				if waits, err := readmits(c, server, attest.AgentID(args[0])); err != nil {
+					return err
+				} else if waits {
+					n, err := server.Act(c.Context(), attest.AgentID(args[0]), "approve")
+					if err != nil {
+						return err
+					}
+					return printAs(c, n, func(w io.Writer) error { return describe(w, n) })
+				}
 				if err := server.Approve(c.Context(), attest.AgentID(args[0])); err != nil {
 					return err
 				}
@@ -261,9 +276,13 @@ func describe(w io.Writer, n api.Node) error {
 	if n.FirstUse {
 		endorsed = "FirstUse: no vendor vouches for its EK"
 	}
+	if n.Emulated {
+		endorsed += " (EMULATED: this TPM is no hardware)"
+	}
 	line("Identity", "%s; enrolled %s", endorsed, when(n.Enrolled))
 	line("Agent", "%s port %d, every %v", n.Address, n.Port, time.Duration(n.Interval*float64(time.Second)))
 	line("Policies", "%s", refNames(n.Assigned))
+	describeAssignment(line, n)
 	if n.Boot != "" {
 		line("Boot", "%s since %s", n.Boot, when(n.BootSince))
 	}

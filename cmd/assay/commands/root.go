@@ -32,7 +32,7 @@ func Root() *cobra.Command {
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.PersistentFlags().String("config", "", "the file that `assay login` writes (default $ASSAYCONFIG or ~/.config/assay/config.yaml)")
-	root.AddCommand(cli.VersionCommand(), serverCommand(), loginCommand(), nodeCommand(), policyCommand(), endorsementCommand(), tokenCommand(), certCommand(), labCommand(), demoCommand())
+	root.AddCommand(cli.VersionCommand(), serverCommand(), loginCommand(), nodeCommand(), reactionsCommand(), policyCommand(), endorsementCommand(), tokenCommand(), certCommand(), labCommand(), demoCommand())
 	return root
 }
 
