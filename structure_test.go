@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -71,7 +72,7 @@ func goFiles(t *testing.T) []goFile {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && path != "." || d.Name() == "testdata" || path == "build") {
+		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && path != "." || d.Name() == "testdata" || path == "build" || isModule(path)) {
 			return filepath.SkipDir
 		}
 		if !strings.HasSuffix(path, ".go") {
@@ -92,6 +93,12 @@ func goFiles(t *testing.T) []goFile {
 		t.Fatalf("found only %d Go files: is this the root of the module?", len(files))
 	}
 	return files
+}
+
+// isModule reports whether a folder is the root of a module within this one, with rules of its own.
+func isModule(folder string) bool {
+	_, err := os.Stat(filepath.Join(folder, "go.mod"))
+	return err == nil && folder != "."
 }
 
 func TestEveryPackageHasADoc(t *testing.T) {
