@@ -2,10 +2,12 @@ package eventlog
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"slices"
 
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/evidence/octets"
 	"github.com/assay-project/assay/evidence/pcr"
 )
 
@@ -80,9 +82,9 @@ func Parse(data []byte) (Log, error) {
 	if len(data) > MaxBytes {
 		return Log{}, fmt.Errorf("parse event log: %d bytes, more than %d", len(data), MaxBytes)
 	}
-	p := parser{reader: reader{data: bytes.Clone(data)}}
-	for p.at < len(p.data) {
-		number, offset := len(p.log.events), p.at
+	p := parser{Reader: octets.NewReader(bytes.Clone(data), binary.LittleEndian)}
+	for p.Left() > 0 {
+		number, offset := len(p.log.events), p.Offset()
 		if err := p.next(number); err != nil {
 			return Log{}, fmt.Errorf("parse event log: event %d at offset %d: %w", number, offset, err)
 		}
@@ -92,7 +94,7 @@ func Parse(data []byte) (Log, error) {
 
 // parser holds what later events depend on.
 type parser struct {
-	reader
+	octets.Reader
 	log        Log
 	algorithms []algorithm // nil for the SHA-1 form
 	measured   bool        // an event extended PCR 0
@@ -107,16 +109,16 @@ type algorithm struct {
 
 // next reads one event. The first is in the SHA-1 form always, and tells the form of the rest.
 func (p *parser) next(number int) error {
-	index := p.uint32()
-	event := Event{Number: number, PCR: int(index), Type: EventType(p.uint32())}
+	index := p.Uint32()
+	event := Event{Number: number, PCR: int(index), Type: EventType(p.Uint32())}
 	if p.algorithms == nil {
 		event.Digests = p.sha1Digest()
 	} else {
 		event.Digests = p.digests()
 	}
-	event.Data = p.take(int(p.uint32()))
-	if p.err != nil {
-		return p.err
+	event.Data = p.Take(int(p.Uint32()))
+	if p.Err() != nil {
+		return p.Err()
 	}
 	if event.Type != NoAction && index >= pcr.Count {
 		return fmt.Errorf("PCR %d is beyond %d", index, pcr.Count-1)
@@ -132,7 +134,7 @@ func (p *parser) next(number int) error {
 }
 
 func (p *parser) sha1Digest() []attest.Digest {
-	digest, err := attest.NewDigest(attest.SHA1, p.take(attest.SHA1.Size()))
+	digest, err := attest.NewDigest(attest.SHA1, p.Take(attest.SHA1.Size()))
 	if err != nil {
 		return nil // a short read, which next reports
 	}
@@ -141,31 +143,31 @@ func (p *parser) sha1Digest() []attest.Digest {
 
 // digests reads a TPML_DIGEST_VALUES: at least one digest, at most one of each algorithm of the header.
 func (p *parser) digests() []attest.Digest {
-	count := p.uint32()
-	if p.err == nil && (count == 0 || count > uint32(len(p.algorithms))) {
-		p.fail(fmt.Errorf("%d digests for %d algorithms", count, len(p.algorithms)))
+	count := p.Uint32()
+	if p.Err() == nil && (count == 0 || count > uint32(len(p.algorithms))) {
+		p.Fail(fmt.Errorf("%d digests for %d algorithms", count, len(p.algorithms)))
 	}
-	if p.err != nil {
+	if p.Err() != nil {
 		return nil
 	}
 	digests := make([]attest.Digest, 0, len(p.log.banks))
 	seen := make([]attest.Hash, 0, count)
 	for range count {
-		id := attest.Hash(p.uint16())
+		id := attest.Hash(p.Uint16())
 		row := slices.IndexFunc(p.algorithms, func(a algorithm) bool { return a.id == id })
 		switch {
-		case p.err != nil:
+		case p.Err() != nil:
 			return nil
 		case row < 0:
-			p.fail(fmt.Errorf("a digest of %s, which the header does not declare", id))
+			p.Fail(fmt.Errorf("a digest of %s, which the header does not declare", id))
 		case slices.Contains(seen, id):
-			p.fail(fmt.Errorf("a second digest of %s", id))
+			p.Fail(fmt.Errorf("a second digest of %s", id))
 		}
-		if p.err != nil {
+		if p.Err() != nil {
 			return nil
 		}
 		seen = append(seen, id)
-		sum := p.take(p.algorithms[row].size)
+		sum := p.Take(p.algorithms[row].size)
 		if digest, err := attest.NewDigest(id, sum); err == nil {
 			digests = append(digests, digest)
 		}

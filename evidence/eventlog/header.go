@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/evidence/octets"
 )
 
 // maxAlgorithms bounds the header's table, as the TPM's reference code does (HASH_COUNT).
@@ -15,18 +16,18 @@ const maxAlgorithms = 16
 
 // header reads a TCG_EfiSpecIDEvent after its signature (Platform Firmware Profile, section 10.4.5.1).
 func (p *parser) header(data []byte) error {
-	r := reader{data: data}
-	r.take(8) // platform class, version, errata, size of UINTN: they change nothing in the form
-	count := r.uint32()
-	if r.err == nil && (count == 0 || count > maxAlgorithms) {
-		r.fail(fmt.Errorf("%d algorithms, not 1 to %d", count, maxAlgorithms))
+	r := octets.NewReader(data, binary.LittleEndian)
+	r.Take(8) // platform class, version, errata, size of UINTN: they change nothing in the form
+	count := r.Uint32()
+	if r.Err() != nil {
+		return fmt.Errorf("header: %w", r.Err())
 	}
-	if r.err != nil {
-		return fmt.Errorf("header: %w", r.err)
+	if count == 0 || count > maxAlgorithms {
+		return fmt.Errorf("header: %d algorithms, not 1 to %d", count, maxAlgorithms)
 	}
 	for range count {
-		a := algorithm{id: attest.Hash(r.uint16()), size: int(r.uint16())}
-		if r.err != nil {
+		a := algorithm{id: attest.Hash(r.Uint16()), size: int(r.Uint16())}
+		if r.Err() != nil {
 			break
 		}
 		if a.id.Known() && a.size != a.id.Size() {
@@ -40,12 +41,12 @@ func (p *parser) header(data []byte) error {
 			p.log.banks = append(p.log.banks, a.id)
 		}
 	}
-	r.take(int(r.uint8())) // the vendor's own
-	if r.err == nil && r.at < len(r.data) {
-		r.fail(fmt.Errorf("%d bytes after the vendor's information", len(r.data)-r.at))
+	r.Take(int(r.Uint8())) // the vendor's own
+	if r.Err() != nil {
+		return fmt.Errorf("header: %w", r.Err())
 	}
-	if r.err != nil {
-		return fmt.Errorf("header: %w", r.err)
+	if r.Left() > 0 {
+		return fmt.Errorf("header: %d bytes after the vendor's information", r.Left())
 	}
 	return nil
 }
@@ -84,51 +85,4 @@ func (p *parser) start(event Event) error {
 	}
 	p.log.locality, p.localised = rest[0], true
 	return nil
-}
-
-// reader takes little-endian fields off a byte string. After the first error every field is zero and the error stays.
-type reader struct {
-	data []byte
-	at   int
-	err  error
-}
-
-func (r *reader) fail(err error) {
-	if r.err == nil {
-		r.err = err
-	}
-}
-
-func (r *reader) take(n int) []byte {
-	if r.err != nil {
-		return nil
-	}
-	if n < 0 || n > len(r.data)-r.at { // below 0: a 32-bit length where int has 32 bits
-		r.fail(fmt.Errorf("%d bytes wanted at offset %d, %d left", n, r.at, len(r.data)-r.at))
-		return nil
-	}
-	field := r.data[r.at : r.at+n : r.at+n]
-	r.at += n
-	return field
-}
-
-func (r *reader) uint8() uint8 {
-	if field := r.take(1); field != nil {
-		return field[0]
-	}
-	return 0
-}
-
-func (r *reader) uint16() uint16 {
-	if field := r.take(2); field != nil {
-		return binary.LittleEndian.Uint16(field)
-	}
-	return 0
-}
-
-func (r *reader) uint32() uint32 {
-	if field := r.take(4); field != nil {
-		return binary.LittleEndian.Uint32(field)
-	}
-	return 0
 }

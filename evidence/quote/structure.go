@@ -2,10 +2,10 @@ package quote
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/evidence/octets"
 	"github.com/assay-project/assay/evidence/pcr"
 )
 
@@ -31,86 +31,32 @@ type attestation struct {
 	pcrDigest  []byte
 }
 
-var errShort = errors.New("structure ends too early")
-
-// reader takes big-endian fields off a byte string. After the first error every field is zero and the error stays.
-type reader struct {
-	data []byte
-	at   int
-	err  error
-}
-
-func (r *reader) take(n int) []byte {
-	if r.err != nil {
-		return nil
-	}
-	if n > len(r.data)-r.at {
-		r.fail(fmt.Errorf("%d bytes wanted, %d left: %w", n, len(r.data)-r.at, errShort))
-		return nil
-	}
-	field := r.data[r.at : r.at+n]
-	r.at += n
-	return field
-}
-
-// fail keeps the first error, with the offset where it was found.
-func (r *reader) fail(err error) {
-	if r.err == nil {
-		r.err = fmt.Errorf("offset %d: %w", r.at, err)
-	}
-}
-
-func (r *reader) uint8() uint8 {
-	if field := r.take(1); field != nil {
-		return field[0]
-	}
-	return 0
-}
-
-func (r *reader) uint16() uint16 {
-	if field := r.take(2); field != nil {
-		return binary.BigEndian.Uint16(field)
-	}
-	return 0
-}
-
-func (r *reader) uint32() uint32 {
-	if field := r.take(4); field != nil {
-		return binary.BigEndian.Uint32(field)
-	}
-	return 0
-}
-
-func (r *reader) uint64() uint64 {
-	if field := r.take(8); field != nil {
-		return binary.BigEndian.Uint64(field)
-	}
-	return 0
-}
+// reader reads big-endian TPM structures.
+type reader struct{ octets.Reader }
 
 // sized takes a TPM2B: a 16-bit length and so many bytes.
-func (r *reader) sized() []byte { return r.take(int(r.uint16())) }
+func (r *reader) sized() []byte { return r.Take(int(r.Uint16())) }
 
 // end refuses trailing bytes: bytes that decide nothing could only mislead another reader.
 func (r *reader) end() error {
-	if r.err == nil && r.at < len(r.data) {
-		r.fail(fmt.Errorf("%d bytes after the end", len(r.data)-r.at))
+	if r.Left() > 0 {
+		r.Fail(fmt.Errorf("%d bytes after the end", r.Left()))
 	}
-	return r.err
+	return r.Err()
 }
 
 func parseAttestation(data []byte) (attestation, error) {
-	r := &reader{data: data}
-	if magic := r.uint32(); magic != generatedValue {
-		r.fail(fmt.Errorf("magic is %#08x, not %#08x", magic, uint32(generatedValue)))
+	r := &reader{octets.NewReader(data, binary.BigEndian)}
+	if magic := r.Uint32(); magic != generatedValue {
+		r.Fail(fmt.Errorf("magic is %#08x, not %#08x", magic, uint32(generatedValue)))
 	}
-	if kind := r.uint16(); kind != attestQuote {
-		r.fail(fmt.Errorf("type is %#04x, not a quote (%#04x)", kind, attestQuote))
+	if kind := r.Uint16(); kind != attestQuote {
+		r.Fail(fmt.Errorf("type is %#04x, not a quote (%#04x)", kind, attestQuote))
 	}
 	a := attestation{signer: r.name()}
 	a.extraData = r.sized()
 	a.clock = r.clock()
-	a.firmware = r.uint64()
+	a.firmware = r.Uint64()
 	a.selections = r.selections()
 	a.pcrDigest = r.sized()
 	return a, r.end()
@@ -120,48 +66,48 @@ func parseAttestation(data []byte) (attestation, error) {
 // signature names the key).
 func (r *reader) name() []byte {
 	name := r.sized()
-	if r.err != nil {
+	if r.Err() != nil {
 		return nil
 	}
 	if len(name) < 2 {
-		r.fail(fmt.Errorf("qualified signer has %d bytes", len(name)))
+		r.Fail(fmt.Errorf("qualified signer has %d bytes", len(name)))
 		return nil
 	}
 	alg := attest.Hash(binary.BigEndian.Uint16(name))
 	if !alg.Known() || len(name) != 2+alg.Size() {
-		r.fail(fmt.Errorf("qualified signer: %d bytes do not make a %s name", len(name), alg))
+		r.Fail(fmt.Errorf("qualified signer: %d bytes do not make a %s name", len(name), alg))
 	}
 	return name
 }
 
 func (r *reader) clock() Clock {
-	c := Clock{Clock: r.uint64(), ResetCount: r.uint32(), RestartCount: r.uint32()}
-	switch safe := r.uint8(); safe {
+	c := Clock{Clock: r.Uint64(), ResetCount: r.Uint32(), RestartCount: r.Uint32()}
+	switch safe := r.Uint8(); safe {
 	case 0:
 	case 1:
 		c.Safe = true
 	default:
-		r.fail(fmt.Errorf("safe is %d, neither NO (0) nor YES (1)", safe))
+		r.Fail(fmt.Errorf("safe is %d, neither NO (0) nor YES (1)", safe))
 	}
 	return c
 }
 
 func (r *reader) selections() []pcr.Selection {
-	count := r.uint32()
+	count := r.Uint32()
 	if count > maxSelections {
-		r.fail(fmt.Errorf("%d PCR selections, more than %d", count, maxSelections))
+		r.Fail(fmt.Errorf("%d PCR selections, more than %d", count, maxSelections))
 	}
-	if r.err != nil {
+	if r.Err() != nil {
 		return nil
 	}
 	selections := make([]pcr.Selection, 0, count)
 	for range count {
-		bank := attest.Hash(r.uint16())
-		if width := r.uint8(); width != selectBytes {
-			r.fail(fmt.Errorf("PCR bitmap has %d bytes, not %d", width, selectBytes))
+		bank := attest.Hash(r.Uint16())
+		if width := r.Uint8(); width != selectBytes {
+			r.Fail(fmt.Errorf("PCR bitmap has %d bytes, not %d", width, selectBytes))
 		}
-		bitmap := r.take(selectBytes)
-		if r.err != nil {
+		bitmap := r.Take(selectBytes)
+		if r.Err() != nil {
 			return nil
 		}
 		mask := uint32(bitmap[0]) | uint32(bitmap[1])<<8 | uint32(bitmap[2])<<16
