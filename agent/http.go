@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/evidence/pcr"
@@ -183,6 +184,9 @@ func (p *pull) integrity(r *http.Request, version wire.Version) (any, error) {
 			return nil, err
 		}
 		list := string(text)
+		if !utf8.Valid(text) {
+			list, results.ImaMeasurementListBytes = strings.ToValidUTF8(list, "\ufffd"), base64.StdEncoding.EncodeToString(text)
+		}
 		results.ImaMeasurementList, results.ImaMeasurementListEntry = &list, &first
 		p.metrics.listEntries.Set(float64(p.list.entries()))
 	}

@@ -214,6 +214,20 @@ func TestPullIntegrity(t *testing.T) {
 	if *results.ImaMeasurementListEntry != 0 || *results.ImaMeasurementList != strings.Join(append(entries, fourth, fifth), "") {
 		t.Errorf("list from %d: %s", *results.ImaMeasurementListEntry, *results.ImaMeasurementList)
 	}
+	if results.ImaMeasurementListBytes != "" {
+		t.Error("a list in UTF-8 is sent twice")
+	}
+
+	// A name that is not UTF-8 travels beside the list.
+	sixth := listLine("/bin/a\xffb", "any bytes")
+	appendTo(t, path, sixth)
+	results, _ = a.quoted("/v2.6/quotes/integrity?nonce="+nonce+"&mask=400&partial=1&ima_ml_entry=5", 0x400)
+	if exact, err := base64.StdEncoding.DecodeString(results.ImaMeasurementListBytes); err != nil || string(exact) != sixth {
+		t.Errorf("bytes %q, %v", exact, err)
+	}
+	if *results.ImaMeasurementList != strings.ToValidUTF8(sixth, "\ufffd") {
+		t.Errorf("text %q", *results.ImaMeasurementList)
+	}
 }
 
 // replay compares the list with what was measured and with the quote, and returns the state for the next round.

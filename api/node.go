@@ -152,9 +152,11 @@ type Evidence struct {
 	// Quote is Keylime's packed quote, AK the TPM2B_PUBLIC that signed it.
 	Quote string `json:"quote"`
 	AK    []byte `json:"ak"`
-	// List is the proven measurement list of this boot in ASCII, BootLog the TCG event log.
-	List    string `json:"list,omitempty"`
-	BootLog []byte `json:"bootLog,omitempty"`
+	// List is the proven measurement list of this boot in ASCII, BootLog the TCG event log. ListBytes holds the list's exact bytes where they
+	// are not UTF-8, as names of files need not be.
+	List      string `json:"list,omitempty"`
+	ListBytes []byte `json:"listBytes,omitempty"`
+	BootLog   []byte `json:"bootLog,omitempty"`
 }
 
 // Policy is a stored policy document.
@@ -186,10 +188,10 @@ type RootsAdded struct {
 
 // EndorsementCheck says whether a registered agent's EK is endorsed: GET PathEndorsements/check/{id}.
 type EndorsementCheck struct {
-	Agent      attest.AgentID   `json:"agent"`
-	EK         attest.AgentID   `json:"ek"`
-	Endorsed   bool             `json:"endorsed"`
-	EndorsedBy string           `json:"endorsedBy,omitempty"`
+	Agent      attest.AgentID `json:"agent"`
+	EK         attest.AgentID `json:"ek"`
+	Endorsed   bool           `json:"endorsed"`
+	EndorsedBy string         `json:"endorsedBy,omitempty"`
 	// Emulated: the root that vouches for it endorses emulators.
 	Emulated bool             `json:"emulated,omitempty"`
 	Failures []attest.Failure `json:"failures"`

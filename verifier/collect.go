@@ -176,8 +176,17 @@ func (a *peer) get(ctx context.Context, what url.URL, into any) error {
 
 func answerOf(q wire.QuoteResults) (Answer, error) {
 	answer := Answer{Quote: q.Quote, TransportKey: q.Pubkey}
+	if q.ImaMeasurementListBytes != "" && q.ImaMeasurementList == nil {
+		return Answer{}, fmt.Errorf("%w: ima_measurement_list_bytes without ima_measurement_list", ErrMalformed)
+	}
 	if q.ImaMeasurementList != nil {
 		answer.HasList, answer.List = true, []byte(*q.ImaMeasurementList)
+		if q.ImaMeasurementListBytes != "" {
+			var err error
+			if answer.List, err = base64.StdEncoding.Strict().DecodeString(q.ImaMeasurementListBytes); err != nil {
+				return Answer{}, fmt.Errorf("%w: ima_measurement_list_bytes: %w", ErrMalformed, err)
+			}
+		}
 		if q.ImaMeasurementListEntry == nil {
 			return Answer{}, fmt.Errorf("%w: a measurement list without ima_measurement_list_entry", ErrMalformed)
 		}

@@ -3,6 +3,8 @@ package verifier
 import (
 	"compress/gzip"
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"io"
@@ -164,17 +166,22 @@ func TestPullTellsSilenceFromGarbage(t *testing.T) {
 		quote     func(http.ResponseWriter, *http.Request)
 		malformed bool
 	}{
-		"500":                {status(500), false},
-		"503":                {status(503), false},
-		"400":                {status(400), true},
-		"404":                {status(404), true},
-		"201":                {status(201), true},
-		"a redirect":         {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/version", http.StatusFound) }, true},
-		"no JSON":            {body("<html>"), true},
-		"duplicate keys":     {body(`{"code":200,"code":200,"status":"","results":{}}`), true},
-		"bytes behind":       {body(`{"code":200,"status":"","results":{}} {}`), true},
-		"nothing":            {body(""), true},
-		"results of a type":  {body(`{"code":200,"status":"","results":[]}`), true},
+		"500":               {status(500), false},
+		"503":               {status(503), false},
+		"400":               {status(400), true},
+		"404":               {status(404), true},
+		"201":               {status(201), true},
+		"a redirect":        {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/version", http.StatusFound) }, true},
+		"no JSON":           {body("<html>"), true},
+		"duplicate keys":    {body(`{"code":200,"code":200,"status":"","results":{}}`), true},
+		"bytes behind":      {body(`{"code":200,"status":"","results":{}} {}`), true},
+		"nothing":           {body(""), true},
+		"results of a type": {body(`{"code":200,"status":"","results":[]}`), true},
+		"bytes, no list": {edited(func(r *wire.QuoteResults) {
+			r.ImaMeasurementList, r.ImaMeasurementListEntry, r.ImaMeasurementListBytes = nil, nil, "AAAA"
+		}), true},
+		"bytes, no base64":   {edited(func(r *wire.QuoteResults) { r.ImaMeasurementListBytes = "list!" }), true},
+		"bytes, not strict":  {edited(func(r *wire.QuoteResults) { r.ImaMeasurementListBytes = "bG9=" }), true},
 		"a list, no entry":   {edited(func(r *wire.QuoteResults) { r.ImaMeasurementListEntry = nil }), true},
 		"a log, no base64":   {edited(func(r *wire.QuoteResults) { r.MbMeasurementList = "log!" }), true},
 		"a log, not strict":  {edited(func(r *wire.QuoteResults) { r.MbMeasurementList = "bG9=" }), true},
@@ -287,5 +294,36 @@ func TestPullAddresses(t *testing.T) {
 	}
 	if asked := a.urls(); len(asked) > 0 {
 		t.Errorf("it was asked %v", asked)
+	}
+}
+
+// The exact bytes of a list come before its rendering as text, which is all that Keylime's agents send.
+func TestListThatIsNotUTF8(t *testing.T) {
+	text, first := "10 a\ufffdb\n", uint64(0)
+	results := wire.QuoteResults{ImaMeasurementList: &text, ImaMeasurementListEntry: &first}
+	if a, err := answerOf(results); err != nil || string(a.List) != text {
+		t.Errorf("without bytes: %q, %v", a.List, err)
+	}
+	results.ImaMeasurementListBytes = base64.StdEncoding.EncodeToString([]byte("10 a\xffb\n"))
+	if a, err := answerOf(results); err != nil || string(a.List) != "10 a\xffb\n" {
+		t.Errorf("with bytes: %q, %v", a.List, err)
+	}
+}
+
+// A name that cannot be stored as it is would be another reason each time that it is read.
+func TestFailuresCanBeStored(t *testing.T) {
+	w := newWorld(t, document(t, "base"))
+	w.box.run("/opt/a\xffb\xc3\xa9\ufffd", "")
+	w.round(nil)
+	if w.verdict() != attest.Failed || w.state.Failures[0].Path != "/opt/a\\xffb\u00e9\ufffd" {
+		t.Fatalf("%s, %+v", w.verdict(), w.state.Failures)
+	}
+	stored, err := json.Marshal(w.state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read State
+	if err := json.Unmarshal(stored, &read); err != nil || !sameReason(read.Failures[0], w.state.Failures[0]) {
+		t.Errorf("read again: %+v, %v", read.Failures, err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
@@ -347,6 +348,9 @@ func (a *API) evidence(w http.ResponseWriter, r *http.Request, _ caller) error {
 		return err
 	}
 	answer.List = string(chunk.ASCII)
+	if !utf8.Valid(chunk.ASCII) {
+		answer.ListBytes = chunk.ASCII
+	}
 	if answer.BootLog, err = a.cfg.Evidence.BootLog(r.Context(), id, q.Boot); err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}

@@ -7,7 +7,9 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/assay-project/assay/appraisal"
 	"github.com/assay-project/assay/attest"
@@ -289,10 +291,39 @@ func (j judgement) apply(in appraisal.Input) judgement {
 	if len(j.failures) > attest.MaxFailures {
 		j.failures = j.failures[:attest.MaxFailures]
 	}
+	j.failures = writable(j.failures)
 	if len(j.failures) == 0 && len(in.Policies) > 0 && !result.Passed() {
 		j.failures = []attest.Failure{attest.Fail(attest.EvidenceUnverified, "Appraisal did not come to an end.")}
 	}
 	return j
+}
+
+// writable escapes what is not UTF-8 in the names of files. JSON would change it on the way to the store, and a failure that was read again
+// would look like another one.
+func writable(failures []attest.Failure) []attest.Failure {
+	failures = slices.Clone(failures)
+	for i, f := range failures {
+		failures[i].Path, failures[i].Detail = escapeInvalid(f.Path), escapeInvalid(f.Detail)
+	}
+	return failures
+}
+
+// escapeInvalid writes each byte that is not UTF-8 as \xNN.
+func escapeInvalid(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	var out strings.Builder
+	for len(s) > 0 {
+		r, size := utf8.DecodeRuneInString(s)
+		if r == utf8.RuneError && size == 1 {
+			fmt.Fprintf(&out, `\x%02x`, s[0])
+		} else {
+			out.WriteString(s[:size])
+		}
+		s = s[size:]
+	}
+	return out.String()
 }
 
 func storedQuote(e Answered, v quote.Verified, boot string, position uint64) *StoredQuote {

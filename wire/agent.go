@@ -14,6 +14,9 @@ type QuoteResults struct {
 	// agent has no list; an empty text says that there is nothing new.
 	ImaMeasurementList      *string `json:"ima_measurement_list,omitempty"`
 	ImaMeasurementListEntry *uint64 `json:"ima_measurement_list_entry,omitempty"`
+	// ImaMeasurementListBytes is ours: in base64 the exact bytes of ImaMeasurementList where those are not UTF-8, since a file may have any name and a
+	// JSON string not. The text beside it is then a rendering for those who do not know this member.
+	ImaMeasurementListBytes string `json:"ima_measurement_list_bytes,omitempty"`
 	// MbMeasurementList is the binary event log in base64.
 	MbMeasurementList string `json:"mb_measurement_list,omitempty"`
 	// Boottime is documented and sent by no agent that we know. It decides nothing.

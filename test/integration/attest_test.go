@@ -2,6 +2,7 @@ package integration
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -124,6 +125,37 @@ func TestNewlineInName(t *testing.T) {
 		node, err := w.admin.Node(t.Context(), id)
 		return err == nil && node.Verdict == attest.Trusted && node.Position == first.Position+1
 	})
+}
+
+// A file may have a name that is not UTF-8. Excluded, it does no harm; not approved, it fails the machine by name.
+func TestNameThatIsNotUTF8(t *testing.T) {
+	w := newWorld(t)
+	h, id := w.trusted()
+	text := "apiVersion: policy.assay/v1\nkind: Runtime\nmetadata: {name: excluding}\nspec:\n  excludes: [\"/srv/.*\"]\n" +
+		fmt.Sprintf("  digests:\n    /usr/bin/sh: [%q]\n    /etc/ima/ima-policy: [%q]\n",
+			attest.SHA256.Sum([]byte("a shell")), attest.SHA256.Sum([]byte("measure func=BPRM_CHECK\n")))
+	if _, err := w.admin.AddPolicy(t.Context(), []byte(text), ""); err != nil {
+		t.Fatal(err)
+	}
+	names := []string{"excluding"}
+	if _, err := w.admin.UpdateNode(t.Context(), id, api.NodeUpdate{Policies: &names}); err != nil {
+		t.Fatal(err)
+	}
+	before := w.verdict(id, attest.Trusted)
+	h.run("/srv/a\xffb", "anybody's")
+	w.eventually("the entry is proven", func() bool {
+		node, err := w.admin.Node(t.Context(), id)
+		return err == nil && node.Position == before.Position+1
+	})
+	if node, err := w.admin.Node(t.Context(), id); err != nil || node.Verdict != attest.Trusted {
+		t.Errorf("%s: %+v, %v", node.Verdict, node.Failures, err)
+	}
+	w.goesOn(id)
+	h.run("/opt/a\xffb", "not approved")
+	failed := w.verdict(id, attest.Failed)
+	if len(failed.Failures) != 1 || failed.Failures[0].ID != attest.FileNotInPolicy || failed.Failures[0].Path != `/opt/a\xffb` {
+		t.Errorf("failures %+v, want FileNotInPolicy of the escaped name alone", failed.Failures)
+	}
 }
 
 // A cleared TPM cannot load the AK any more. The agent makes a new one, and a person has to approve it.
