@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,6 +24,7 @@ type Roots struct {
 	mu            sync.RWMutex
 	anchors       []*x509.Certificate
 	intermediates []*x509.Certificate
+	listed        map[attest.AgentID]bool // EKs by hash
 }
 
 // NewRoots returns a store that endorses nothing yet.
@@ -59,6 +61,20 @@ func (r *Roots) AddPEM(text []byte) ([]*x509.Certificate, error) {
 	return added, nil
 }
 
+// AddKey accepts one EK by its hash, whatever vouches for it: for clouds whose TPMs have no EK certificates. It is a person's word for one key.
+func (r *Roots) AddKey(ek attest.AgentID) error {
+	if _, ok := ek.Label(); !ok || string(ek) != strings.ToLower(string(ek)) {
+		return fmt.Errorf("%.80q is no hash of an endorsement key: want 64 hexadecimal digits in lower case", ek)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.listed == nil {
+		r.listed = make(map[attest.AgentID]bool)
+	}
+	r.listed[ek] = true
+	return nil
+}
+
 func parseAuthority(block *pem.Block) (*x509.Certificate, error) {
 	if block.Type != "CERTIFICATE" {
 		return nil, fmt.Errorf("it is %.40q, not a CERTIFICATE", block.Type)
@@ -78,8 +94,19 @@ func selfSigned(cert *x509.Certificate) bool {
 	return string(cert.RawSubject) == string(cert.RawIssuer) && cert.CheckSignatureFrom(cert) == nil
 }
 
-// Endorsement says who vouches for an EK.
+// Label says what kind of word vouches for an EK.
+type Label string
+
+// The labels. FirstUse, where nothing vouches for it, is the label of whoever accepts that.
+const (
+	Vendor   Label = "Vendor"
+	Listed   Label = "Listed"
+	FirstUse Label = "FirstUse"
+)
+
+// Endorsement says who vouches for an EK. All members but Label are empty for a listed one.
 type Endorsement struct {
+	Label Label `json:"label"`
 	// Root is the subject of the anchor, RootFingerprint the SHA-256 of its certificate.
 	Root            string        `json:"root"`
 	RootFingerprint attest.Digest `json:"rootFingerprint"`
@@ -95,8 +122,23 @@ type Endorsement struct {
 //
 // The rules: the certificate's key is ek; its extended key usage is that of EK certificates; it is no CA; a path leads to an anchor whose every
 // certificate is valid at the time, may sign certificates, keeps path lengths and, where it restricts extended usages, admits EK certificates.
-// The subject may be empty, and a critical subjectAltName may hold directory names only; nothing else is relaxed.
+// The subject may be empty, and a critical subjectAltName may hold directory names only; nothing else is relaxed. An EK for which all this fails is
+// accepted where AddKey listed it, and labelled so.
 func (r *Roots) Check(ek EK, chain [][]byte, at time.Time) (Endorsement, []attest.Failure) {
+	endorsed, failures := r.checkChain(ek, chain, at)
+	if len(failures) > 0 && r.lists(ek) {
+		return Endorsement{Label: Listed}, nil
+	}
+	return endorsed, failures
+}
+
+func (r *Roots) lists(ek EK) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return ek.Valid() && r.listed[ek.ID()]
+}
+
+func (r *Roots) checkChain(ek EK, chain [][]byte, at time.Time) (Endorsement, []attest.Failure) {
 	leaf, intermediates, err := parseChain(chain)
 	if err != nil {
 		return Endorsement{}, []attest.Failure{notEndorsed("%v", err)}
@@ -111,6 +153,7 @@ func (r *Roots) Check(ek EK, chain [][]byte, at time.Time) (Endorsement, []attes
 	}
 	root := path[len(path)-1]
 	return Endorsement{
+		Label:           Vendor,
 		Root:            root.Subject.String(),
 		RootFingerprint: attest.SHA256.Sum(root.Raw),
 		Issuer:          leaf.Issuer.String(),

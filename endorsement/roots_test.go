@@ -162,7 +162,7 @@ func TestCheckEndorses(t *testing.T) {
 			}
 			leaf, _ := x509.ParseCertificate(row.chain[0])
 			want := Endorsement{
-				Root: "CN=Root,O=Lab", RootFingerprint: attest.SHA256.Sum(root.cert.Raw),
+				Label: Vendor, Root: "CN=Root,O=Lab", RootFingerprint: attest.SHA256.Sum(root.cert.Raw),
 				Issuer: leaf.Issuer.String(), Serial: "4711", Fingerprint: attest.SHA256.Sum(leaf.Raw), NotAfter: leaf.NotAfter,
 			}
 			if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b attest.Digest) bool { return a == b })); diff != "" {
