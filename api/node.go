@@ -79,12 +79,14 @@ type Node struct {
 	// Readmission is set while a failed machine waits for a person's approval.
 	Readmission *Readmission `json:"readmission,omitempty"`
 	// Enrolment: who vouches for the EK; FirstUse when nobody does, Emulated when the root is an emulator's: then the TPM proves nothing about hardware.
-	EndorsedBy string    `json:"endorsedBy,omitempty"`
-	FirstUse   bool      `json:"firstUse,omitempty"`
-	Emulated   bool      `json:"emulated,omitempty"`
-	Enrolled   time.Time `json:"enrolled"`
-	Address    string    `json:"address"`
-	Port       int       `json:"port"`
+	EndorsedBy string `json:"endorsedBy,omitempty"`
+	FirstUse   bool   `json:"firstUse,omitempty"`
+	// Endorsement is Vendor, Listed (a person listed the EK) or FirstUse.
+	Endorsement string    `json:"endorsement,omitempty"`
+	Emulated    bool      `json:"emulated,omitempty"`
+	Enrolled    time.Time `json:"enrolled"`
+	Address     string    `json:"address"`
+	Port        int       `json:"port"`
 	// Registration is why a registration of the agent waits for a person. It is told of one node, in lists only as far as the verifier knows it.
 	Registration string `json:"registration,omitempty"`
 	// KeylimeState is the number that Keylime's clients would see.
@@ -192,6 +194,8 @@ type EndorsementCheck struct {
 	EK         attest.AgentID `json:"ek"`
 	Endorsed   bool           `json:"endorsed"`
 	EndorsedBy string         `json:"endorsedBy,omitempty"`
+	// Label is Vendor, or Listed where a person listed the EK and no vendor vouches for it.
+	Label string `json:"label,omitempty"`
 	// Emulated: the root that vouches for it endorses emulators.
 	Emulated bool             `json:"emulated,omitempty"`
 	Failures []attest.Failure `json:"failures"`

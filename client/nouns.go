@@ -99,6 +99,21 @@ func (c *Client) CheckEndorsement(ctx context.Context, id attest.AgentID) (api.E
 	return get[api.EndorsementCheck](ctx, c, api.PathEndorsements+"/check/"+url.PathEscape(string(id)))
 }
 
+// ListedKeys lists the EKs that count as endorsed by a person's word.
+func (c *Client) ListedKeys(ctx context.Context) ([]api.ListedKey, error) {
+	return all[api.ListedKey](ctx, c, api.PathListedKeys)
+}
+
+// ListKey has an EK count as endorsed.
+func (c *Client) ListKey(ctx context.Context, k api.ListedKey) (api.ListedKey, error) {
+	return post[api.ListedKey](ctx, c, api.PathListedKeys, k)
+}
+
+// UnlistKey lists an EK no longer.
+func (c *Client) UnlistKey(ctx context.Context, ek attest.AgentID) error {
+	return c.do(ctx, call{method: http.MethodDelete, path: api.PathListedKeys + "/" + url.PathEscape(string(ek))}, nil)
+}
+
 // Tokens lists join tokens.
 func (c *Client) Tokens(ctx context.Context) ([]api.Token, error) {
 	return all[api.Token](ctx, c, api.PathTokens)

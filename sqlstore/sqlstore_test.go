@@ -20,6 +20,8 @@ var (
 	_ verifier.RootStore     = (*sqlstore.Roots)(nil)
 	_ verifier.TokenStore    = (*sqlstore.Tokens)(nil)
 	_ verifier.BindingStore  = (*sqlstore.Bindings)(nil)
+	_ verifier.KeyStore      = (*sqlstore.Roots)(nil)
+	_ verifier.DistrustStore = (*sqlstore.Roots)(nil)
 )
 
 func open(t testing.TB, path string) *sqlstore.DB {
@@ -45,6 +47,6 @@ func TestRegistrarStoreContract(t *testing.T) {
 func TestVerifierStoreContract(t *testing.T) {
 	verifiertest.Run(t, func(t testing.TB) verifiertest.Stores {
 		db := open(t, filepath.Join(t.TempDir(), "assay.db"))
-		return verifiertest.Stores{Nodes: db.Nodes(), Evidence: db.Nodes(), Policies: db.Policies(), Roots: db.Roots(), Tokens: db.Tokens(), Bindings: db.Bindings()}
+		return verifiertest.Stores{Nodes: db.Nodes(), Evidence: db.Nodes(), Policies: db.Policies(), Roots: db.Roots(), Tokens: db.Tokens(), Bindings: db.Bindings(), Keys: db.Roots(), Distrust: db.Roots()}
 	})
 }

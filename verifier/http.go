@@ -49,6 +49,7 @@ type APIConfig struct {
 	Roots     RootStore
 	Tokens    TokenStore
 	Bindings  BindingStore
+	Keys      KeyStore
 	Registrar Registrar
 	Pending   PendingRegistrations
 	// Redeem binds a join token to an agent's name, as a registration does; its refusals wrap ErrSession. Nil takes none from agents without a TPM.
@@ -122,6 +123,9 @@ func routes() []route {
 		{"POST", api.PathEndorsements, acting, (*API).addRoots},
 		{"DELETE", api.PathEndorsements + "/{digest}", admins, (*API).removeRoot},
 		{"GET", api.PathEndorsements + "/check/{id}", readers, (*API).checkEndorsement},
+		{"GET", api.PathListedKeys, readers, (*API).listKeys},
+		{"POST", api.PathListedKeys, admins, (*API).addKey},
+		{"DELETE", api.PathListedKeys + "/{id}", admins, (*API).removeKey},
 		{"GET", api.PathTokens, admins, (*API).listTokens},
 		{"POST", api.PathTokens, admins, (*API).createToken},
 		{"DELETE", api.PathTokens + "/{id}", admins, (*API).revokeToken},

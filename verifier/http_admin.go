@@ -182,7 +182,7 @@ func (a *API) checkEndorsement(w http.ResponseWriter, r *http.Request, _ caller)
 	}
 	by, failures := roots.Check(ek, registered.Chain, a.cfg.Now())
 	httpjson.Write(w, http.StatusOK, api.EndorsementCheck{
-		Agent: id, EK: ek.ID(), Endorsed: len(failures) == 0, EndorsedBy: by.Root, Failures: list(failures),
+		Agent: id, EK: ek.ID(), Endorsed: len(failures) == 0, EndorsedBy: by.Root, Label: string(by.Label), Failures: list(failures),
 		Emulated: len(failures) == 0 && slices.Contains(emulated, by.RootFingerprint),
 	})
 	return nil

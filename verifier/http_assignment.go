@@ -36,6 +36,9 @@ func (a *API) rootsForEnrolment(ctx context.Context) (*endorsement.Roots, []atte
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := AddListed(ctx, roots, a.cfg.Keys); err != nil {
+		return nil, nil, err
+	}
 	var emulated []attest.Digest
 	for _, r := range stored {
 		if r.Emulated {

@@ -49,6 +49,7 @@ func TestRoles(t *testing.T) {
 		"GET /api/v1/policies": everyReader, "POST /api/v1/policies": writers, "GET /api/v1/policies/{name}": everyReader,
 		"DELETE /api/v1/policies/{digest}": writers, "GET /api/v1/endorsements": everyReader, "POST /api/v1/endorsements": admin,
 		"DELETE /api/v1/endorsements/{digest}": admin, "GET /api/v1/endorsements/check/{id}": everyReader,
+		"GET /api/v1/endorsements/keys": everyReader, "POST /api/v1/endorsements/keys": admin, "DELETE /api/v1/endorsements/keys/{id}": admin,
 		"GET /api/v1/tokens": admin, "POST /api/v1/tokens": admin, "DELETE /api/v1/tokens/{id}": admin, "POST /api/v1/certificates": admin,
 		"GET /api/v1/registered": everyReader, "GET /api/v1/pending": everyReader, "POST /api/v1/pending/{id}/approve": admin,
 		"GET /api/v1/reactions": everyReader, "POST /api/v1/reactions/{id}/claim": operator, "POST /api/v1/reactions/{id}/report": operator,

@@ -142,7 +142,7 @@ func newSite(t *testing.T) *site {
 		time.Sleep(time.Millisecond)
 	}
 	handler := NewAPI(APIConfig{
-		Verifier: s.verifier, Evidence: s.store, Policies: s.store, Roots: s.store, Tokens: s.store, Registrar: s, Pending: s, Bindings: s.store,
+		Verifier: s.verifier, Evidence: s.store, Policies: s.store, Roots: s.store, Tokens: s.store, Registrar: s, Pending: s, Bindings: s.store, Keys: s.store,
 		Redeem: s.redeem, Now: s.clock, Log: slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Issue: func(context.Context, api.CertificateRequest) (api.Certificate, error) {
 			return api.Certificate{Certificate: "PEM"}, nil

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/reaction"
 	"github.com/assay-project/assay/reaction/reactiontest"
@@ -26,7 +27,10 @@ type MemoryStore struct {
 	tokens   []Token
 	book     reactiontest.Book
 	bound    []Binding
-	commits  []Commit // all that were written, in order
+	keys     []api.ListedKey
+
+	distrusted []Distrusted
+	commits    []Commit // all that were written, in order
 
 	// before makes a write fail that did not happen, after one that did.
 	before, after func(Commit) error

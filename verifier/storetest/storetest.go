@@ -21,6 +21,8 @@ type Stores struct {
 	Roots    verifier.RootStore
 	Tokens   verifier.TokenStore
 	Bindings verifier.BindingStore
+	Keys     verifier.KeyStore
+	Distrust verifier.DistrustStore
 }
 
 // Run tests the whole contract. open returns an empty database, which it closes with t.Cleanup.
@@ -28,7 +30,7 @@ func Run(t *testing.T, open func(t testing.TB) Stores) {
 	contracts := map[string]map[string]func(*testing.T, Stores){
 		"Nodes": nodeContract(), "Transitions": transitionContract(), "Lists": listContract(), "Quotes": quoteContract(),
 		"BootLogs": bootLogContract(), "Removal": removalContract(), "Policies": policyContract(), "Roots": rootContract(), "Tokens": tokenContract(),
-		"Bindings": bindingContract(),
+		"Bindings": bindingContract(), "Words": wordContract(),
 	}
 	for noun, rules := range contracts {
 		for rule, check := range rules {

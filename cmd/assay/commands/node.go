@@ -273,6 +273,9 @@ func describe(w io.Writer, n api.Node) error {
 		return nil
 	}
 	endorsed := "endorsed by " + n.EndorsedBy
+	if n.Endorsement == "Listed" {
+		endorsed = "Listed: a person vouches for its EK, no vendor"
+	}
 	if n.FirstUse {
 		endorsed = "FirstUse: no vendor vouches for its EK"
 	}

@@ -29,6 +29,8 @@ type Config struct {
 	Interval conf.Duration `json:"interval"`
 	// Endorsement is Required (default) or AllowFirstUse: whether a person may enrol a machine whose EK no vendor root endorses.
 	Endorsement string `json:"endorsement"`
+	// VendorRoots believes the TPM vendors' certificates that the program brings along (endorsement/vendors); default true.
+	VendorRoots bool `json:"vendorRoots"`
 	// KeylimeAgents serves registration without TLS on Listen.Plain, for Keylime's own pull agents.
 	KeylimeAgents bool `json:"keylimeAgents"`
 	// Reimage is Approval (default: a new AK of an enrolled TPM waits for a person) or Allow; a node may have its own.
@@ -50,7 +52,7 @@ type Listen struct {
 // Default returns the configuration of a server without a file.
 func Default() Config {
 	return Config{
-		StateDir: "/var/lib/assay", Roles: []string{"registrar", "verifier"}, Interval: conf.Duration(30 * time.Second), Endorsement: "Required", Reimage: "Approval", LogLevel: "info",
+		StateDir: "/var/lib/assay", Roles: []string{"registrar", "verifier"}, Interval: conf.Duration(30 * time.Second), Endorsement: "Required", VendorRoots: true, Reimage: "Approval", LogLevel: "info",
 		Listen: Listen{API: ":8443", Registrar: ":8891", Plain: ":8890", Metrics: "127.0.0.1:9464"},
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/deploy/ima"
 	"github.com/assay-project/assay/endorsement"
+	"github.com/assay-project/assay/endorsement/vendors"
 	"github.com/assay-project/assay/internal/durable"
 	"github.com/assay-project/assay/internal/mtls"
 	"github.com/assay-project/assay/registrar"
@@ -77,6 +78,7 @@ type server struct {
 	clients     *mtls.Clients
 	certificate mtls.Source
 	store       *sqlstore.DB
+	endorsers   verifier.RootStore
 	registrar   *registrar.Registrar
 	verifier    *verifier.Verifier
 	api         *verifier.API
@@ -135,12 +137,37 @@ func (s *server) firstAdministrator() error {
 
 // roots gives registrar and native API the accepted vendor roots as they are now.
 func (s *server) roots(ctx context.Context) (*endorsement.Roots, error) {
-	return verifier.LoadRoots(ctx, s.store.Roots())
+	roots, err := verifier.LoadRoots(ctx, s.endorsers)
+	if err != nil {
+		return nil, err
+	}
+	return roots, verifier.AddListed(ctx, roots, s.store.Roots())
+}
+
+// rootStore is the store of vendor roots, with those that the program brings along unless the configuration says otherwise.
+func (s *server) rootStore() (verifier.RootStore, error) {
+	if !s.options.Config.VendorRoots {
+		return s.store.Roots(), nil
+	}
+	certificates, err := vendors.All()
+	if err != nil {
+		return nil, err
+	}
+	var bundled []verifier.Root
+	for _, c := range certificates {
+		bundled = append(bundled, verifier.Root{
+			Fingerprint: c.Fingerprint, Subject: c.Certificate.Subject.String(), NotAfter: c.Certificate.NotAfter, PEM: c.PEM, Origin: verifier.OriginBundled,
+		})
+	}
+	return verifier.NewVendorRoots(s.store.Roots(), s.store.Roots(), bundled, time.Now), nil
 }
 
 func (s *server) assemble() error {
 	cfg := s.options.Config
 	var err error
+	if s.endorsers, err = s.rootStore(); err != nil {
+		return err
+	}
 	s.registrar, err = registrar.New(registrar.Config{
 		Store: s.store.Registrations(), Tokens: s.store.Tokens(), Roots: s.roots, Role: s.clients.RoleOf,
 		AllowReimage: func(id attest.AgentID) bool { return s.verifier.AllowsReimage(id) }, Log: s.log.With("role", "registrar"), Metrics: s.registry,
@@ -193,8 +220,8 @@ func (s *server) registrarClient(client mtls.Source) (*verifier.RegistrarClient,
 func (s *server) nativeAPI(asked *verifier.RegistrarClient, registrarPort int) {
 	cfg := s.options.Config
 	s.api = verifier.NewAPI(verifier.APIConfig{
-		Verifier: s.verifier, Evidence: s.store.Nodes(), Policies: s.store.Policies(), Roots: s.store.Roots(), Tokens: s.store.Tokens(),
-		Bindings: s.store.Bindings(), Redeem: s.redeem,
+		Verifier: s.verifier, Evidence: s.store.Nodes(), Policies: s.store.Policies(), Roots: s.endorsers, Tokens: s.store.Tokens(),
+		Bindings: s.store.Bindings(), Keys: s.store.Roots(), Redeem: s.redeem,
 		Registrar: asked,
 		Pending:   pending{s.registrar}, Issue: s.issue, Clients: s.clients, Pin: s.authority.Pin(),
 		Bootstrap:     api.Bootstrap{RegistrarPort: registrarPort, ServerCAs: string(s.authority.ServerCAs()), ClientCAs: string(s.authority.ClientCAs())},

@@ -1,0 +1,122 @@
+package verifier
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/assay-project/assay/api"
+	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/endorsement"
+	"github.com/assay-project/assay/internal/mtls"
+)
+
+// A listed EK is enrolled without a certificate and without first use, and everybody sees by which word.
+func TestListedKeyOverTheAPI(t *testing.T) {
+	s := newSite(t)
+	admin := s.as(mtls.Administrator)
+	ek, err := endorsement.ParseEK(s.agents[node1].EK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	enrol := call{method: "POST", path: api.PathNodes, body: `{"id":"node-1"}`}
+	list := func(key attest.AgentID) int {
+		status, _ := s.do(admin, call{method: "POST", path: api.PathListedKeys, body: text(t, api.ListedKey{EK: key, Note: "rack 7"})})
+		return status
+	}
+	if status := list(attest.EKHash([]byte("another key"))); status != http.StatusCreated {
+		t.Fatalf("list another key: %d", status)
+	}
+	if status, body := s.do(admin, enrol); status != http.StatusUnprocessableEntity || !strings.Contains(string(body), string(attest.EkNotEndorsed)) {
+		t.Errorf("with another key listed: %d %s", status, body)
+	}
+	if status := list("node-1"); status != http.StatusBadRequest {
+		t.Errorf("a name is listed: %d", status)
+	}
+	if status := list(ek.ID()); status != http.StatusCreated {
+		t.Fatalf("list the key: %d", status)
+	}
+	var check api.EndorsementCheck
+	s.into(admin, call{method: "GET", path: api.PathEndorsements + "/check/node-1"}, &check)
+	if !check.Endorsed || check.Label != "Listed" || check.EndorsedBy != "" {
+		t.Errorf("check %+v", check)
+	}
+	var n api.Node
+	s.into(admin, enrol, &n)
+	if n.FirstUse || n.Endorsement != "Listed" || n.EndorsedBy != "" {
+		t.Errorf("node %+v", n)
+	}
+	var keys api.Page[api.ListedKey]
+	s.into(s.as(mtls.Viewer), call{method: "GET", path: api.PathListedKeys}, &keys)
+	if len(keys.Items) != 2 || keys.Items[0].By != "some administrator" || keys.Items[0].Added.IsZero() {
+		t.Errorf("keys %+v", keys)
+	}
+	s.into(admin, call{method: "DELETE", path: api.PathListedKeys + "/" + string(ek.ID())}, nil)
+	if status, _ := s.do(admin, call{method: "DELETE", path: api.PathListedKeys + "/" + string(ek.ID())}); status != http.StatusNotFound {
+		t.Errorf("remove it again: %d", status)
+	}
+	check = api.EndorsementCheck{}
+	s.into(admin, call{method: "GET", path: api.PathEndorsements + "/check/node-1"}, &check)
+	if check.Endorsed || check.Label != "" {
+		t.Errorf("after the removal: %+v", check)
+	}
+}
+
+func TestEndorsementLabels(t *testing.T) {
+	for want, e := range map[string]Enrolment{"Vendor": {EndorsedBy: "CN=Root"}, "Listed": {}, "FirstUse": {FirstUse: true}} {
+		if got := endorsementLabel(e); got != want {
+			t.Errorf("%+v is %s, want %s", e, got, want)
+		}
+	}
+}
+
+// Bundled roots are believed until a person distrusts them; what a person added stands on its own.
+func TestVendorRoots(t *testing.T) {
+	ctx, store := t.Context(), NewMemoryStore()
+	root := func(name, origin string) Root {
+		return Root{Fingerprint: attest.SHA256.Sum([]byte(name)), Subject: "CN=" + name, Origin: origin}
+	}
+	a, b, own := root("a", OriginBundled), root("b", OriginBundled), root("own", "added by a person")
+	v := NewVendorRoots(store, store, []Root{b, a}, time.Now)
+	expect := func(what string, want ...Root) {
+		t.Helper()
+		got, err := v.Roots(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var have, expected []string
+		for _, r := range got {
+			have = append(have, r.Subject+" "+r.Origin)
+		}
+		for _, r := range want {
+			expected = append(expected, r.Subject+" "+r.Origin)
+		}
+		if strings.Join(have, ", ") != strings.Join(expected, ", ") {
+			t.Errorf("%s: %v, want %v", what, have, expected)
+		}
+	}
+	expect("at first", a, b)
+	if err := v.AddRoot(ctx, own); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.RemoveRoot(ctx, a.Fingerprint); err != nil {
+		t.Fatal(err)
+	}
+	expect("a is distrusted", b, own)
+	again := root("a", "added by a person")
+	if err := v.AddRoot(ctx, again); err != nil {
+		t.Fatal(err)
+	}
+	expect("a person's word", again, b, own)
+	for _, r := range []Root{again, own} {
+		if err := v.RemoveRoot(ctx, r.Fingerprint); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect("a is gone, and not bundled again", b)
+	if err := v.RemoveRoot(ctx, own.Fingerprint); !errors.Is(err, ErrNotFound) {
+		t.Errorf("remove what is not there: %v", err)
+	}
+}
