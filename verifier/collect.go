@@ -29,11 +29,19 @@ const (
 	idlePerAgent        = 90 * time.Second
 )
 
+// An answer may take freeAnswerBytes without asking. One that goes on waits for one of bigAnswers places, within its round's time, so that all
+// agents together fill no more memory than a few of the largest answers. First rounds and those after a long silence need a place.
+const (
+	freeAnswerBytes = 1 << 20
+	bigAnswers      = 4
+)
+
 // Pull asks agents over Keylime's agent API, version 2 (reference section 2). Each agent has a TLS configuration and a session cache
 // of its own, which accept nothing but the certificate that was registered.
 type Pull struct {
 	certificate mtls.Source
 	now         func() time.Time
+	big         chan struct{} // holds a token for each answer that grew beyond freeAnswerBytes
 
 	mu    sync.Mutex
 	peers map[string]*peer // by pinned certificate and address
@@ -43,12 +51,13 @@ type Pull struct {
 type peer struct {
 	http    *http.Client
 	host    string
+	big     chan struct{}                // Pull's
 	version atomic.Pointer[wire.Version] // nil before the first answer; a dropped round may still be writing it
 }
 
 // NewPull makes a collector that presents a verifier-client's certificate. A nil clock is time.Now.
 func NewPull(certificate mtls.Source, now func() time.Time) *Pull {
-	return &Pull{certificate: certificate, now: now, peers: make(map[string]*peer)}
+	return &Pull{certificate: certificate, now: now, big: make(chan struct{}, bigAnswers), peers: make(map[string]*peer)}
 }
 
 // maxPeers bounds the kept connections; beyond it all of them are dropped and made anew as they are needed.
@@ -73,7 +82,7 @@ func (p *Pull) peer(to Enrolment) (*peer, error) {
 	if len(p.peers) >= maxPeers {
 		clear(p.peers)
 	}
-	known := &peer{host: host, http: &http.Client{
+	known := &peer{host: host, big: p.big, http: &http.Client{
 		Transport: &http.Transport{
 			TLSClientConfig: config, MaxIdleConnsPerHost: 1, IdleConnTimeout: idlePerAgent, TLSHandshakeTimeout: 30 * time.Second,
 			MaxResponseHeaderBytes: maxAgentHeaderBytes,
@@ -164,7 +173,9 @@ func (a *peer) get(ctx context.Context, what url.URL, into any) error {
 		}
 		return fmt.Errorf("%w: status %s: %.200q", ErrMalformed, answer.Status, text)
 	}
-	err = httpjson.DecodeTolerant(answer.Body, maxAgentAnswerBytes, into)
+	metered := &meteredBody{ended: ctx.Done(), body: answer.Body, places: a.big, free: freeAnswerBytes}
+	defer metered.release()
+	err = httpjson.DecodeTolerant(metered, maxAgentAnswerBytes, into)
 	switch _, judged := httpjson.StatusOf(err); {
 	case err == nil:
 		return nil
@@ -172,6 +183,42 @@ func (a *peer) get(ctx context.Context, what url.URL, into any) error {
 		return fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	return fmt.Errorf("read the agent's answer: %w", err)
+}
+
+// meteredBody reads an answer; beyond its free bytes it needs one of the places, which it holds until release.
+type meteredBody struct {
+	ended  <-chan struct{} // the round is over
+	body   io.Reader
+	places chan struct{}
+	free   int
+	holds  bool
+}
+
+// Read implements io.Reader. Waiting for a place ends with the round.
+func (m *meteredBody) Read(p []byte) (int, error) {
+	if m.free == 0 && !m.holds {
+		select {
+		case m.places <- struct{}{}:
+			m.holds = true
+		case <-m.ended:
+			return 0, fmt.Errorf("no place for an answer of more than %d bytes became free: %w", freeAnswerBytes, context.DeadlineExceeded)
+		}
+	}
+	if !m.holds {
+		p = p[:min(len(p), m.free)]
+	}
+	n, err := m.body.Read(p)
+	if !m.holds {
+		m.free -= n
+	}
+	return n, err
+}
+
+func (m *meteredBody) release() {
+	if m.holds {
+		<-m.places
+		m.holds = false
+	}
 }
 
 func answerOf(q wire.QuoteResults) (Answer, error) {
