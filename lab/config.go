@@ -49,6 +49,9 @@ type Config struct {
 	MemoryMiB int
 	// DiskMiB is the free space that the root file system has beyond its content, 512 by default. The image is sparse.
 	DiskMiB int
+	// Vendor is the folder of the CA that endorses the machine's TPM, made at first use and kept by Down. Machines with the same folder have the
+	// same vendor, as those of one data centre do; make them one after the other. By default a machine has a vendor of its own.
+	Vendor string
 	// Init is the path of a static assay-labinit; by default the file of that name beside the running program.
 	Init string
 	// Tree is a folder whose content is copied to the machine's root, Files are added to that. The lab's own files come on top of both;
@@ -110,6 +113,13 @@ func (c Config) withDefaults() (Config, error) {
 		mistake("folder %s: %w", c.Dir, err)
 	} else {
 		c.Dir = abs
+	}
+	if c.Vendor == "" {
+		c.Vendor = filepath.Join(c.Dir, caDir)
+	} else if abs, err := filepath.Abs(c.Vendor); err != nil {
+		mistake("vendor's folder %s: %w", c.Vendor, err)
+	} else {
+		c.Vendor = abs
 	}
 	if c.Firmware == "" {
 		c.Firmware = SeaBIOS

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/assay-project/assay/lab/host"
 )
 
 // script puts a program of a few shell lines first in PATH.
@@ -86,7 +88,7 @@ func TestMissingNamesPackages(t *testing.T) {
 			t.Errorf("nothing about %s in %v", want, packages)
 		}
 	}
-	if err := checkHost(SeaBIOS); runtime.GOARCH == "amd64" && (!errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "qemu-system-x86_64")) {
+	if err := checkHost(SeaBIOS); runtime.GOARCH == "amd64" && (!errors.Is(err, host.ErrMissing) || !strings.Contains(err.Error(), "qemu-system-x86_64")) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -97,26 +99,8 @@ func TestDynamicBusyboxIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", dir)
-	if _, err := staticBusybox(); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "dynamically") {
+	if _, err := staticBusybox(); !errors.Is(err, host.ErrMissing) || !strings.Contains(err.Error(), "dynamically") {
 		t.Errorf("got %v", err)
-	}
-}
-
-func TestLastLines(t *testing.T) {
-	for text, want := range map[string]string{"": "", "one": "one", "1\n2\n3\n\n": "2; 3", "a\x1b[2Jb\r\nc\u202e": "a[2Jb; c"} {
-		if got := lastLines(text, 2); got != want {
-			t.Errorf("%q: got %q, want %q", text, got, want)
-		}
-	}
-}
-
-func TestNoSpaceNamesTheFolder(t *testing.T) {
-	dir := t.TempDir()
-	if err := checkSpace(dir, 1<<62); !errors.Is(err, ErrNoSpace) || !strings.Contains(err.Error(), dir) {
-		t.Errorf("got %v", err)
-	}
-	if err := checkSpace(dir, 1); err != nil {
-		t.Error(err)
 	}
 }
 

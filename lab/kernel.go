@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/assay-project/assay/lab/host"
 )
 
 // metaPackage depends on the newest kernel that the distribution builds for clouds: small, with IMA, BPF LSM and TPM drivers.
@@ -44,7 +46,7 @@ func FetchKernel(ctx context.Context, cache string, progress func(string)) (Kern
 		return k, nil
 	}
 	progress("fetching kernel package " + name)
-	if err := checkSpace(cache, unpackedKernelBytes); err != nil {
+	if err := host.CheckSpace(cache, unpackedKernelBytes); err != nil {
 		return Kernel{}, fmt.Errorf("kernel package %s: %w", name, err)
 	}
 	if err := fetchPackage(ctx, cache, name); err != nil {
@@ -59,11 +61,11 @@ func FetchKernel(ctx context.Context, cache string, progress func(string)) (Kern
 
 // kernelPackage asks apt which package the meta package stands for.
 func kernelPackage(ctx context.Context) (string, error) {
-	tool, err := program("apt-cache", "apt")
+	tool, err := host.Program("apt-cache", "apt")
 	if err != nil {
 		return "", err
 	}
-	out, err := runTool(exec.CommandContext(ctx, tool, "depends", "--important", metaPackage))
+	out, err := host.RunTool(exec.CommandContext(ctx, tool, "depends", "--important", metaPackage))
 	if err != nil {
 		return "", fmt.Errorf("%w: apt does not know %s: run apt-get update (%w)", ErrNoKernel, metaPackage, err)
 	}
@@ -73,7 +75,7 @@ func kernelPackage(ctx context.Context) (string, error) {
 			return name, nil
 		}
 	}
-	return "", fmt.Errorf("%w: %s depends on no kernel image: %s", ErrNoKernel, metaPackage, lastLines(out, 4))
+	return "", fmt.Errorf("%w: %s depends on no kernel image: %s", ErrNoKernel, metaPackage, host.LastLines(out, 4))
 }
 
 // fetchPackage downloads and unpacks one package into cache/name. What an interrupted run leaves never bears that name.
@@ -83,25 +85,25 @@ func fetchPackage(ctx context.Context, cache, name string) error {
 		return fmt.Errorf("make work folder: %w", err)
 	}
 	defer os.RemoveAll(work)
-	apt, err := program("apt-get", "apt")
+	apt, err := host.Program("apt-get", "apt")
 	if err != nil {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, apt, "download", "-q", name)
 	cmd.Dir = work
-	if _, err := runTool(cmd); err != nil {
+	if _, err := host.RunTool(cmd); err != nil {
 		return err
 	}
 	archives, err := filepath.Glob(filepath.Join(work, "*.deb"))
 	if err != nil || len(archives) != 1 {
 		return fmt.Errorf("apt-get download left %d packages", len(archives))
 	}
-	dpkg, err := program("dpkg-deb", "dpkg")
+	dpkg, err := host.Program("dpkg-deb", "dpkg")
 	if err != nil {
 		return err
 	}
 	tree := filepath.Join(work, "tree")
-	if _, err := runTool(exec.CommandContext(ctx, dpkg, "-x", archives[0], tree)); err != nil {
+	if _, err := host.RunTool(exec.CommandContext(ctx, dpkg, "-x", archives[0], tree)); err != nil {
 		return err
 	}
 	if err := os.Rename(tree, filepath.Join(cache, name)); err != nil && !errors.Is(err, os.ErrExist) {
@@ -131,7 +133,7 @@ func newestKernel(cache string) (Kernel, error) {
 	if err != nil {
 		return Kernel{}, fmt.Errorf("look into cache: %w", err)
 	}
-	slices.SortFunc(folders, func(a, b string) int { return modTime(b).Compare(modTime(a)) })
+	slices.SortFunc(folders, func(a, b string) int { return host.ModTime(b).Compare(host.ModTime(a)) })
 	for _, folder := range folders {
 		if k, err := openKernel(folder); err == nil {
 			return k, nil

@@ -17,6 +17,7 @@ import (
 
 	"github.com/assay-project/assay/internal/swtpm"
 	"github.com/assay-project/assay/lab/guest"
+	"github.com/assay-project/assay/lab/host"
 )
 
 const bootIDPath = "/proc/sys/kernel/random/boot_id"
@@ -116,7 +117,7 @@ func (m *Machine) HostPort(guestPort int) int {
 }
 
 // EKRoot returns the certificates of the CA that endorsed the machine's TPM, root first, in PEM.
-func (m *Machine) EKRoot() ([]byte, error) { return swtpm.Authorities(filepath.Join(m.dir, caDir)) }
+func (m *Machine) EKRoot() ([]byte, error) { return swtpm.Authorities(m.spec.Vendor) }
 
 // Running reports whether the machine is switched on; if not, how it ended.
 func (m *Machine) Running(ctx context.Context) (running bool, ended string) {
@@ -140,7 +141,7 @@ func (m *Machine) Output(ctx context.Context, args ...string) (string, error) {
 		return "", err
 	}
 	if exit != 0 {
-		return stdout.String(), fmt.Errorf("%s: exit code %d: %s", strings.Join(args, " "), exit, lastLines(stderr.String(), 4))
+		return stdout.String(), fmt.Errorf("%s: exit code %d: %s", strings.Join(args, " "), exit, host.LastLines(stderr.String(), 4))
 	}
 	return stdout.String(), nil
 }

@@ -41,7 +41,8 @@ type spec struct {
 	Forward   []Port   `json:"forward"`
 	ExecPort  int      `json:"execPort"` // on the host's loopback
 	Taps      []plug   `json:"taps,omitempty"`
-	Key       string   `json:"key"` // of the exec service, hex; the file is private to its owner
+	Vendor    string   `json:"vendor"` // folder of the CA of the TPM's certificates
+	Key       string   `json:"key"`    // of the exec service, hex; the file is private to its owner
 }
 
 // commandLine is what the kernel is told. ima_policy=tcb has the kernel record the load of our own policy, which then replaces it.

@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"runtime"
-	"strings"
-	"syscall"
-	"unicode"
+
+	"github.com/assay-project/assay/lab/host"
 )
 
 // Where Debian's ovmf package puts the firmware.
@@ -19,11 +16,13 @@ const (
 	ovmfVars = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 )
 
-// ErrMissing is in every error about something that a package of the distribution would bring.
-var ErrMissing = errors.New("not installed")
-
-// ErrNoSpace says that a folder's file system has too little room.
-var ErrNoSpace = errors.New("not enough disk space")
+// Errors about the host, under the names of this package.
+var (
+	// ErrMissing is in every error about something that a package of the distribution would bring.
+	ErrMissing = host.ErrMissing
+	// ErrNoSpace says that a folder's file system has too little room.
+	ErrNoSpace = host.ErrNoSpace
+)
 
 // A Requirement is something on the host that a lab machine cannot do without.
 type Requirement struct {
@@ -40,7 +39,7 @@ func Missing(firmware Firmware) []Requirement {
 	}
 	var missing []Requirement
 	for _, p := range programs {
-		if _, err := program(p.Name, p.Package); err != nil {
+		if _, err := host.Program(p.Name, p.Package); err != nil {
 			missing = append(missing, p)
 		}
 	}
@@ -62,28 +61,14 @@ func checkHost(firmware Firmware) error {
 	}
 	var all []error
 	for _, m := range Missing(firmware) {
-		all = append(all, fmt.Errorf("%s: %w (Debian package %s)", m.Name, ErrMissing, m.Package))
+		all = append(all, fmt.Errorf("%s: %w (Debian package %s)", m.Name, host.ErrMissing, m.Package))
 	}
 	return errors.Join(all...)
 }
 
-// program finds a program in PATH or where only root's PATH looks.
-func program(name, debianPackage string) (string, error) {
-	path, err := exec.LookPath(name)
-	if err == nil {
-		return path, nil
-	}
-	for _, dir := range []string{"/usr/sbin", "/sbin"} {
-		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("%s: %w (Debian package %s)", name, ErrMissing, debianPackage)
-}
-
 // staticBusybox finds a busybox that needs no libraries: the machine has none.
 func staticBusybox() (string, error) {
-	path, err := program("busybox", "busybox-static")
+	path, err := host.Program("busybox", "busybox-static")
 	if err != nil {
 		return "", err
 	}
@@ -94,42 +79,8 @@ func staticBusybox() (string, error) {
 	defer f.Close()
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP {
-			return "", fmt.Errorf("%s is linked dynamically: %w (Debian package busybox-static)", path, ErrMissing)
+			return "", fmt.Errorf("%s is linked dynamically: %w (Debian package busybox-static)", path, host.ErrMissing)
 		}
 	}
 	return path, nil
-}
-
-// checkSpace says whether the file system of dir, which must exist, has room for want bytes.
-func checkSpace(dir string, want int64) error {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(dir, &st); err != nil {
-		return fmt.Errorf("free space of %s: %w", dir, err)
-	}
-	if have := int64(st.Bavail) * st.Bsize; have < want {
-		return fmt.Errorf("%w: %s has %d MiB and %d MiB are needed", ErrNoSpace, dir, have>>20, want>>20)
-	}
-	return nil
-}
-
-// runTool runs a program to its end. Its error ends with what the program had to say.
-func runTool(cmd *exec.Cmd) (string, error) {
-	var stdout, stderr strings.Builder
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, lastLines(stderr.String(), 4))
-	}
-	return stdout.String(), nil
-}
-
-// lastLines returns the end of a text, on one line and without what would steer a terminal: firmware draws on its console.
-func lastLines(text string, n int) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	end := strings.Join(lines[max(0, len(lines)-n):], "; ")
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, end)
 }

@@ -13,9 +13,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/assay-project/assay/lab/guest"
+	"github.com/assay-project/assay/lab/host"
 )
 
 // Accounts of a machine: root, and assay for an agent that drops its rights.
@@ -143,7 +143,7 @@ func addBusybox(ctx context.Context, tree *os.Root) error {
 	if err != nil {
 		return err
 	}
-	names, err := runTool(exec.CommandContext(ctx, busybox, "--list"))
+	names, err := host.RunTool(exec.CommandContext(ctx, busybox, "--list"))
 	if err != nil {
 		return fmt.Errorf("list busybox: %w", err)
 	}
@@ -175,16 +175,16 @@ func makeDisk(ctx context.Context, image, tree string, spareMiB int) error {
 	if err != nil {
 		return fmt.Errorf("size of %s: %w", tree, err)
 	}
-	if err := checkSpace(filepath.Dir(image), content+content/8+64<<20); err != nil {
+	if err := host.CheckSpace(filepath.Dir(image), content+content/8+64<<20); err != nil {
 		return fmt.Errorf("make disk: %w", err)
 	}
-	mkfs, err := program("mkfs.ext4", "e2fsprogs")
+	mkfs, err := host.Program("mkfs.ext4", "e2fsprogs")
 	if err != nil {
 		return err
 	}
 	mib := (content+content/8)>>20 + int64(spareMiB)
 	cmd := exec.CommandContext(ctx, mkfs, "-q", "-F", "-L", "lab", "-J", "size=8", "-E", "root_owner=0:0", "-d", tree, image, fmt.Sprintf("%dM", mib))
-	if _, err := runTool(cmd); err != nil {
+	if _, err := host.RunTool(cmd); err != nil {
 		return fmt.Errorf("make disk: %w", err)
 	}
 	return nil
@@ -206,13 +206,4 @@ func treeBytes(tree string) (int64, error) {
 		return nil
 	})
 	return total, err
-}
-
-// modTime is the zero time for what cannot be read.
-func modTime(path string) time.Time {
-	info, err := os.Stat(path)
-	if err != nil {
-		return time.Time{}
-	}
-	return info.ModTime()
 }

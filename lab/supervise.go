@@ -21,6 +21,7 @@ import (
 
 	"github.com/assay-project/assay/internal/durable"
 	"github.com/assay-project/assay/internal/swtpm"
+	"github.com/assay-project/assay/lab/host"
 )
 
 // superviseArgs come before the folder on a supervisor's command line.
@@ -189,7 +190,7 @@ func (s *supervisor) startQEMU() error {
 	if err != nil {
 		return err
 	}
-	bin, err := program("qemu-system-x86_64", "qemu-system-x86")
+	bin, err := host.Program("qemu-system-x86_64", "qemu-system-x86")
 	if err != nil {
 		return err
 	}
@@ -286,7 +287,7 @@ func tail(path string, lines int) string {
 	if err != nil {
 		return ""
 	}
-	return lastLines(string(data), lines)
+	return host.LastLines(string(data), lines)
 }
 
 func readJSON(path string, v any) error {

@@ -3,11 +3,14 @@ package lab
 import (
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/assay-project/assay/internal/need"
+	"github.com/assay-project/assay/internal/swtpm"
+	"github.com/assay-project/assay/lab/host"
 )
 
 // namespace makes a network namespace that ends with the test, and returns its path and a way to run busybox's programs in it.
@@ -28,7 +31,7 @@ func namespace(t *testing.T) (path string, run func(args ...string) (string, err
 	})
 	pid := fmt.Sprint(keeper.Process.Pid)
 	run = func(args ...string) (string, error) {
-		return runTool(exec.Command("nsenter", append([]string{"--net=/proc/" + pid + "/ns/net", busybox}, args...)...))
+		return host.RunTool(exec.Command("nsenter", append([]string{"--net=/proc/" + pid + "/ns/net", busybox}, args...)...))
 	}
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		// Until unshare has done its work the namespace is this one, with more than a loopback.
@@ -45,7 +48,9 @@ func namespace(t *testing.T) (path string, run func(args ...string) (string, err
 func TestMachineWithTap(t *testing.T) {
 	place(t)
 	path, run := namespace(t)
+	vendor := filepath.Join(t.TempDir(), "vendor")
 	m := boot(t, Config{
+		Vendor:  vendor,
 		Taps:    []Tap{{Name: "tap0", Namespace: path, Address: "10.98.0.2/28", Gateway: "10.98.0.1"}, {Name: "spare", Namespace: path}},
 		Modules: []string{"br_netfilter", "nf_conntrack"},
 	})
@@ -69,8 +74,15 @@ func TestMachineWithTap(t *testing.T) {
 		t.Fatal(err)
 	}
 	meet()
+	ofMachine, err := m.EKRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := m.Down(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	if root, err := swtpm.Authorities(vendor); err != nil || string(root) != string(ofMachine) {
+		t.Errorf("the shared vendor is %q, the machine's was %q, %v", root, ofMachine, err)
 	}
 	if links, err := run("ip", "link"); err != nil || strings.Contains(links, "tap0") {
 		t.Errorf("left on the host: %s, %v", links, err)

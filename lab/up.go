@@ -109,7 +109,7 @@ func prepare(ctx context.Context, cfg Config) (spec, error) {
 	rand.Read(key)
 	s := spec{
 		Firmware: cfg.Firmware, MemoryMiB: cfg.MemoryMiB, Kernel: kernel.Image, Release: kernel.Release,
-		Append: commandLine(cfg), Key: hex.EncodeToString(key), Taps: plugTaps(cfg.Taps),
+		Append: commandLine(cfg), Key: hex.EncodeToString(key), Taps: plugTaps(cfg.Taps), Vendor: cfg.Vendor,
 	}
 	cfg.Progress("making the root file system")
 	tree := filepath.Join(cfg.Dir, treeDir)
@@ -120,7 +120,7 @@ func prepare(ctx context.Context, cfg Config) (spec, error) {
 		return spec{}, err
 	}
 	cfg.Progress("manufacturing the TPM")
-	tpm := swtpm.Options{StateDir: filepath.Join(cfg.Dir, tpmDir), CADir: filepath.Join(cfg.Dir, caDir), Name: "lab"}
+	tpm := swtpm.Options{StateDir: filepath.Join(cfg.Dir, tpmDir), CADir: cfg.Vendor, Name: "lab"}
 	if err := swtpm.Manufacture(ctx, tpm); err != nil {
 		return spec{}, err
 	}

@@ -1,8 +1,9 @@
-package lab
+// Package debian makes the file tree of a small Debian system with systemd, of the host's own release, from the packages of its apt. It runs no
+// script of a package, so it needs no root and no chroot; it trusts apt to have checked what it hands out. The lab makes machines of the tree.
+package debian
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -13,70 +14,71 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
-	"github.com/assay-project/assay/lab/guest"
+	"github.com/assay-project/assay/lab/host"
 )
 
-// debianPackages are what a small server has. apt adds what they depend on; usr-is-merged spares it the perl of usrmerge.
-var debianPackages = []string{
+// wanted are what a small server has. apt adds what they depend on; usr-is-merged spares it the perl of usrmerge.
+var wanted = []string{
 	"base-files", "base-passwd", "usr-is-merged", "libc-bin", "bash", "dash", "coreutils", "findutils", "grep", "sed", "util-linux", "mount",
 	"login", "passwd", "sudo", "kmod", "udev", "systemd", "systemd-sysv",
 }
 
 const (
-	unpackedDebianBytes = 256 << 20
-	debianPrefix        = "debian-"
-	// debianRecipe changes when configureDebian does: what it made before is then no longer taken from the cache.
-	debianRecipe = "2"
+	unpackedBytes = 256 << 20
+	prefix        = "debian-"
+	// recipe changes when configure does: what it made before is then no longer taken from the cache.
+	recipe = "2"
 )
 
-// ErrNoDebian says that the packages of a Debian system could not be had.
-var ErrNoDebian = errors.New("no Debian packages")
+// ErrNoPackages says that the packages of a Debian system could not be had.
+var ErrNoPackages = errors.New("no Debian packages")
 
-// FetchDebian returns the folder of a Debian system of the host's own release, unpacked and as good as installed, from the cache folder, which
+// Fetch returns the folder of a Debian system of the host's own release, unpacked and as good as installed, from the cache folder, which
 // it fills through apt if need be. The same packages in the same versions are the same folder. Where apt has no answer, the newest such
 // folder of the cache serves. Nobody but the lab may write into it.
-func FetchDebian(ctx context.Context, cache string, progress func(string)) (string, error) {
+func Fetch(ctx context.Context, cache string, progress func(string)) (string, error) {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return "", fmt.Errorf("make cache folder: %w", err)
 	}
-	packages, err := resolvePackages(ctx, debianPackages)
+	packages, err := resolve(ctx, wanted)
 	if err != nil {
-		return newestDebian(cache, err, progress)
+		return newest(cache, err, progress)
 	}
-	sum := sha256.Sum256([]byte(debianRecipe + "\n" + strings.Join(packages, "\n")))
-	folder := filepath.Join(cache, debianPrefix+hex.EncodeToString(sum[:8]))
+	sum := sha256.Sum256([]byte(recipe + "\n" + strings.Join(packages, "\n")))
+	folder := filepath.Join(cache, prefix+hex.EncodeToString(sum[:8]))
 	if _, err := os.Stat(folder); err == nil {
 		return folder, nil
 	}
 	progress(fmt.Sprintf("fetching %d Debian packages", len(packages)))
-	if err := checkSpace(cache, unpackedDebianBytes); err != nil {
-		return "", fmt.Errorf("Debian system: %w", err)
+	if err := host.CheckSpace(cache, unpackedBytes); err != nil {
+		return "", fmt.Errorf("unpack a Debian system: %w", err)
 	}
-	if err := fetchDebian(ctx, cache, folder, packages); err != nil {
-		return newestDebian(cache, err, progress)
+	if err := fetch(ctx, cache, folder, packages); err != nil {
+		return newest(cache, err, progress)
 	}
 	return folder, nil
 }
 
-func newestDebian(cache string, why error, progress func(string)) (string, error) {
-	folders, err := filepath.Glob(filepath.Join(cache, debianPrefix+"*"))
+func newest(cache string, why error, progress func(string)) (string, error) {
+	folders, err := filepath.Glob(filepath.Join(cache, prefix+"*"))
 	if err != nil || len(folders) == 0 {
-		return "", fmt.Errorf("%w: %w", ErrNoDebian, why)
+		return "", fmt.Errorf("%w: %w", ErrNoPackages, why)
 	}
-	newest := slices.MaxFunc(folders, func(a, b string) int { return modTime(a).Compare(modTime(b)) })
+	latest := slices.MaxFunc(folders, func(a, b string) int { return host.ModTime(a).Compare(host.ModTime(b)) })
 	progress("taking the Debian system of the cache: " + why.Error())
-	return newest, nil
+	return latest, nil
 }
 
-// resolvePackages asks apt what would be installed on a machine that has nothing, as NAME=VERSION.
-func resolvePackages(ctx context.Context, names []string) ([]string, error) {
-	tool, err := program("apt-get", "apt")
+// resolve asks apt what would be installed on a machine that has nothing, as NAME=VERSION.
+func resolve(ctx context.Context, names []string) ([]string, error) {
+	tool, err := host.Program("apt-get", "apt")
 	if err != nil {
 		return nil, err
 	}
 	args := []string{"-qq", "-o", "Dir::State::status=/dev/null", "-o", "Debug::NoLocking=1", "--no-install-recommends", "--print-uris", "install"}
-	out, err := runTool(exec.CommandContext(ctx, tool, append(args, names...)...))
+	out, err := host.RunTool(exec.CommandContext(ctx, tool, append(args, names...)...))
 	if err != nil {
 		return nil, err
 	}
@@ -99,20 +101,20 @@ func resolvePackages(ctx context.Context, names []string) ([]string, error) {
 	return packages, nil
 }
 
-// fetchDebian downloads and unpacks packages into folder. What an interrupted run leaves never bears that name.
-func fetchDebian(ctx context.Context, cache, folder string, packages []string) error {
+// fetch downloads and unpacks packages into folder. What an interrupted run leaves never bears that name.
+func fetch(ctx context.Context, cache, folder string, packages []string) error {
 	work, err := os.MkdirTemp(cache, ".fetch-*")
 	if err != nil {
 		return fmt.Errorf("make work folder: %w", err)
 	}
 	defer os.RemoveAll(work)
-	apt, err := program("apt-get", "apt")
+	apt, err := host.Program("apt-get", "apt")
 	if err != nil {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, apt, append([]string{"download", "-q"}, packages...)...)
 	cmd.Dir = work
-	if _, err := runTool(cmd); err != nil {
+	if _, err := host.RunTool(cmd); err != nil {
 		return err
 	}
 	archives, err := filepath.Glob(filepath.Join(work, "*.deb"))
@@ -124,12 +126,16 @@ func fetchDebian(ctx context.Context, cache, folder string, packages []string) e
 		return fmt.Errorf("unpack packages: %w", err)
 	}
 	for _, archive := range archives {
-		if err := unpackPackage(ctx, archive, tree); err != nil {
+		if err := unpack(ctx, archive, tree); err != nil {
 			return fmt.Errorf("unpack packages: %w", err)
 		}
 	}
-	if err := configureDebian(tree); err != nil {
+	if err := configure(tree); err != nil {
 		return fmt.Errorf("configure packages: %w", err)
+	}
+	// Packages bring times of their own; this one says which folder is the newest.
+	if err := os.Chtimes(tree, time.Now(), time.Now()); err != nil {
+		return fmt.Errorf("keep packages: %w", err)
 	}
 	if err := os.Rename(tree, folder); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("keep packages: %w", err)
@@ -150,13 +156,13 @@ func mergeUsr(tree string) error {
 	return nil
 }
 
-// unpackPackage leaves the links of mergeUsr alone, which dpkg-deb's own -x replaces.
-func unpackPackage(ctx context.Context, archive, tree string) error {
-	dpkg, err := program("dpkg-deb", "dpkg")
+// unpack leaves the links of mergeUsr alone, which dpkg-deb's own -x replaces.
+func unpack(ctx context.Context, archive, tree string) error {
+	dpkg, err := host.Program("dpkg-deb", "dpkg")
 	if err != nil {
 		return err
 	}
-	tar, err := program("tar", "tar")
+	tar, err := host.Program("tar", "tar")
 	if err != nil {
 		return err
 	}
@@ -168,12 +174,12 @@ func unpackPackage(ctx context.Context, archive, tree string) error {
 	if err := read.Start(); err != nil {
 		return err
 	}
-	_, err = runTool(write)
+	_, err = host.RunTool(write)
 	return errors.Join(err, read.Wait())
 }
 
-// configureDebian does what the packages' own scripts would do to a new system, as far as programs notice, and takes the manuals away.
-func configureDebian(tree string) error {
+// configure does what the packages' own scripts would do to a new system, as far as programs notice, and takes the manuals away.
+func configure(tree string) error {
 	for _, dir := range []string{"usr/local/bin", "usr/local/sbin", "usr/local/lib"} {
 		if err := os.MkdirAll(filepath.Join(tree, dir), 0o755); err != nil {
 			return err
@@ -211,46 +217,4 @@ func makeAccounts(tree string) error {
 		}
 	}
 	return nil
-}
-
-// copyDebian makes the tree of a machine of its own: owners and modes are kept as far as the caller may.
-func copyDebian(ctx context.Context, cfg Config, tree string) error {
-	folder, err := FetchDebian(ctx, cfg.Cache, cfg.Progress)
-	if err != nil {
-		return err
-	}
-	if _, err := runTool(exec.CommandContext(ctx, "cp", "-a", "--reflink=auto", folder+"/.", tree)); err != nil {
-		return fmt.Errorf("copy the Debian system: %w", err)
-	}
-	return nil
-}
-
-// labUnit runs the lab's server under systemd. It begins as soon as services may; its errors are for the console, where the host looks.
-const labUnit = `[Unit]
-Description=The lab's exec service
-
-[Service]
-ExecStart=` + guest.ServerPath + ` ` + guest.ServeArg + `
-StandardOutput=journal+console
-StandardError=journal+console
-KillMode=process
-
-[Install]
-WantedBy=multi-user.target
-`
-
-// debianFiles make a Debian system a lab machine. A machine with an id of its own is no first boot, which would ask who it is.
-func debianFiles(cfg Config) []File {
-	id := make([]byte, 16)
-	rand.Read(id)
-	const units = "/etc/systemd/system/"
-	return []File{
-		{Path: guest.ServerPath, Mode: 0o755, Source: cfg.Init},
-		{Path: units + "assay-lab.service", Mode: 0o644, Data: []byte(labUnit)},
-		{Path: units + "multi-user.target.wants/assay-lab.service", Link: units + "assay-lab.service"},
-		{Path: units + "serial-getty@ttyS0.service", Link: "/dev/null"},
-		{Path: "/etc/machine-id", Mode: 0o444, Data: []byte(hex.EncodeToString(id) + "\n")},
-		{Path: "/etc/hostname", Mode: 0o644, Data: []byte("lab\n")},
-		{Path: "/etc/hosts", Mode: 0o644, Data: []byte(hosts)},
-	}
 }
