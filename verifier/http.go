@@ -41,7 +41,7 @@ type PendingRegistrations interface {
 	Approve(ctx context.Context, id attest.AgentID) error
 }
 
-// APIConfig is what the native API needs beside the verifier. All members must be set, but for Pending, Redeem, Bootstrap and Version.
+// APIConfig is what the native API needs beside the verifier. All members must be set, but for Pending, Redeem and Version.
 type APIConfig struct {
 	Verifier  *Verifier
 	Evidence  EvidenceStore
@@ -58,9 +58,9 @@ type APIConfig struct {
 	Issue func(ctx context.Context, r api.CertificateRequest) (api.Certificate, error)
 	// Clients tells role and name of a client certificate that the clients' CA signed.
 	Clients *mtls.Clients
-	// Pin is the SHA-256 of the servers' CA's SPKI, for join tokens; Bootstrap is told to agents.
-	Pin       attest.Digest
-	Bootstrap api.Bootstrap
+	// Pin returns the SHA-256 of the servers' CA's SPKI, for join tokens; Bootstrap what is told to agents. Both may change.
+	Pin       func() attest.Digest
+	Bootstrap func() api.Bootstrap
 	// AllowFirstUse lets a person enrol an agent whose EK no vendor root endorses.
 	AllowFirstUse bool
 	Roles         []string

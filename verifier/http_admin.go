@@ -237,7 +237,7 @@ func (a *API) createToken(w http.ResponseWriter, r *http.Request, c caller) erro
 		return err
 	}
 	a.cfg.Log.Info("join token created", "token", t.ID, "expires", t.Expires, "by", c.name)
-	text := api.JoinToken{Pin: a.cfg.Pin, ID: t.ID, Secret: secret}.String()
+	text := api.JoinToken{Pin: a.cfg.Pin(), ID: t.ID, Secret: secret}.String()
 	httpjson.Write(w, http.StatusCreated, api.TokenCreated{Token: tokenView(t), Text: text})
 	return nil
 }

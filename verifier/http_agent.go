@@ -42,7 +42,7 @@ func (r *reports) update(id attest.AgentID, change func(*api.AgentReport)) {
 }
 
 func (a *API) bootstrap(w http.ResponseWriter, _ *http.Request, _ caller) error {
-	httpjson.Write(w, http.StatusOK, a.cfg.Bootstrap)
+	httpjson.Write(w, http.StatusOK, a.cfg.Bootstrap())
 	return nil
 }
 

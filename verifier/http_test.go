@@ -138,7 +138,7 @@ func newSite(t *testing.T) *site {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.verifier.Run(ctx) }()
-	for !s.verifier.isRunning() {
+	for !s.verifier.Running() {
 		time.Sleep(time.Millisecond)
 	}
 	handler := NewAPI(APIConfig{
@@ -147,7 +147,7 @@ func newSite(t *testing.T) *site {
 		Issue: func(context.Context, api.CertificateRequest) (api.Certificate, error) {
 			return api.Certificate{Certificate: "PEM"}, nil
 		},
-		Clients: clients, Pin: authority.Pin(), Bootstrap: api.Bootstrap{RegistrarPort: 8891}, AllowFirstUse: true, Version: "test",
+		Clients: clients, Pin: authority.Pin, Bootstrap: func() api.Bootstrap { return api.Bootstrap{RegistrarPort: 8891} }, AllowFirstUse: true, Version: "test",
 	})
 	server := httptest.NewUnstartedServer(handler)
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)

@@ -100,8 +100,10 @@ func TestFailureIsReactedToAndLifted(t *testing.T) {
 // What is done to a node that is removed, or that nobody assigns any longer, is undone.
 func TestReactionsOutliveTheNode(t *testing.T) {
 	for name, leave := range map[string]func(f *fleet) error{
-		"removed":    func(f *fleet) error { return f.v.Remove(f.t.Context(), node1) },
-		"unassigned": func(f *fleet) error { return f.v.Update(f.t.Context(), node1, Update{Assignment: &api.Assignment{}, ByOwner: true}) },
+		"removed": func(f *fleet) error { return f.v.Remove(f.t.Context(), node1) },
+		"unassigned": func(f *fleet) error {
+			return f.v.Update(f.t.Context(), node1, Update{Assignment: &api.Assignment{}, ByOwner: true})
+		},
 		"observed": func(f *fleet) error {
 			a := enforcing()
 			a.Mode = api.Observe

@@ -80,7 +80,7 @@ func (v *Verifier) Enrol(ctx context.Context, e Enrol) (Node, error) {
 	if err != nil {
 		return Node{}, err
 	}
-	if !v.isRunning() {
+	if !v.Running() {
 		return Node{}, ErrNotRunning
 	}
 	enrolment := e.contact()
@@ -118,7 +118,8 @@ func (e Enrol) contact() Enrolment {
 	return to
 }
 
-func (v *Verifier) isRunning() bool {
+// Running reports whether rounds are run.
+func (v *Verifier) Running() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.running && v.ctx.Err() == nil

@@ -130,6 +130,23 @@ func (p Peer) PinCertificate(leaf []byte) (*tls.Config, error) {
 	return config, nil
 }
 
+// PinSource accepts a server that presents the certificate that source gives now: the own one, when a process asks itself.
+func (p Peer) PinSource(source Source) *tls.Config {
+	config := p.base()
+	config.InsecureSkipVerify = true // VerifyConnection compares the certificate itself
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		own, err := source()
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrPin, err)
+		}
+		if len(own.Certificate) == 0 || len(state.PeerCertificates) == 0 || !bytes.Equal(state.PeerCertificates[0].Raw, own.Certificate[0]) {
+			return fmt.Errorf("%w: it presented another certificate than this process has", ErrPin)
+		}
+		return nil
+	}
+	return config
+}
+
 func (p Peer) base() *tls.Config {
 	config := &tls.Config{
 		MinVersion:         tls.VersionTLS12,

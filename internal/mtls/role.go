@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/assay-project/assay/attest"
@@ -75,17 +76,27 @@ type Identity struct {
 
 // Clients recognises the certificates of the clients' CA.
 type Clients struct {
-	roots *x509.CertPool
+	roots atomic.Pointer[x509.CertPool]
 	now   func() time.Time
 }
 
 // NewClients takes the clients' CA, one or more certificates in PEM. A nil clock is time.Now.
 func NewClients(bundle []byte, now func() time.Time) (*Clients, error) {
+	c := &Clients{now: clockOr(now)}
+	if err := c.Replace(bundle); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Replace takes another bundle from now on, for connections that are open too.
+func (c *Clients) Replace(bundle []byte) error {
 	roots, err := parsePool(bundle)
 	if err != nil {
-		return nil, fmt.Errorf("clients' CA: %w", err)
+		return fmt.Errorf("clients' CA: %w", err)
 	}
-	return &Clients{roots: roots, now: clockOr(now)}, nil
+	c.roots.Store(roots)
+	return nil
 }
 
 // Identify returns who the peer is, or why it has no role: no certificate, one of another CA (an agent's own key among them), an
@@ -97,7 +108,7 @@ func (c *Clients) Identify(state *tls.ConnectionState) (Identity, error) {
 		return Identity{}, ErrNoCertificate
 	}
 	options := x509.VerifyOptions{
-		Roots: c.roots, Intermediates: x509.NewCertPool(), CurrentTime: c.now(),
+		Roots: c.roots.Load(), Intermediates: x509.NewCertPool(), CurrentTime: c.now(),
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
 	for _, between := range state.PeerCertificates[1:] {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/assay-project/assay/internal/conf"
+	"github.com/assay-project/assay/internal/mtls"
 )
 
 // Config is the documented configuration of `assay server`: YAML, each key also by environment (ASSAY_STATE_DIR, ASSAY_LISTEN_API, ...).
@@ -35,6 +36,9 @@ type Config struct {
 	KeylimeAgents bool `json:"keylimeAgents"`
 	// Reimage is Approval (default: a new AK of an enrolled TPM waits for a person) or Allow; a node may have its own.
 	Reimage string `json:"reimage"`
+	// Certificates are supplied from files. Without them the server makes its own authorities; with them it has none, and whoever supplies the
+	// files issues every certificate. They are read again when they change.
+	Certificates Certificates `json:"certificates"`
 	// LogLevel is debug, info, warn or error.
 	LogLevel string `json:"logLevel"`
 }
@@ -45,8 +49,47 @@ type Listen struct {
 	API       string `json:"api"`
 	Registrar string `json:"registrar"`
 	Plain     string `json:"plain"`
-	// Metrics serves /metrics and /healthz without TLS.
+	// Metrics serves /metrics, /healthz (the process lives) and /readyz (rounds are run, the database answers) without TLS.
 	Metrics string `json:"metrics"`
+}
+
+// Certificates names PEM files, all of them or none. A bundle may hold several authorities: in a rotation the old and the new one.
+type Certificates struct {
+	// Server is presented on the ports, Client, of the role verifier-client, towards agents and the registrar.
+	Server Pair `json:"server"`
+	Client Pair `json:"client"`
+	// ServerCAs and ClientCAs are the authorities of servers, and of administrators and services.
+	ServerCAs string `json:"serverCAs"`
+	ClientCAs string `json:"clientCAs"`
+}
+
+// Pair names the files of a certificate with its intermediates and of its key.
+type Pair struct {
+	Certificate string `json:"certificate"`
+	Key         string `json:"key"`
+}
+
+func (c Certificates) set() bool { return c != Certificates{} }
+
+func (c Certificates) files() mtls.Files {
+	return mtls.Files{Server: mtls.Pair(c.Server), Client: mtls.Pair(c.Client), ServerCAs: c.ServerCAs, ClientCAs: c.ClientCAs}
+}
+
+// missing names the files that are not named, in the order of the configuration.
+func (c Certificates) missing() []string {
+	if !c.set() {
+		return nil
+	}
+	var missing []string
+	for _, file := range [][2]string{
+		{"server.certificate", c.Server.Certificate}, {"server.key", c.Server.Key}, {"client.certificate", c.Client.Certificate},
+		{"client.key", c.Client.Key}, {"serverCAs", c.ServerCAs}, {"clientCAs", c.ClientCAs},
+	} {
+		if file[1] == "" {
+			missing = append(missing, "certificates."+file[0])
+		}
+	}
+	return missing
 }
 
 // Default returns the configuration of a server without a file.
@@ -91,6 +134,9 @@ func (c Config) Check() error {
 		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
 			mistake("%s: %w", name, err)
 		}
+	}
+	for _, name := range c.Certificates.missing() {
+		mistake("%s: is empty; supplied certificates need all six files", name)
 	}
 	for _, name := range c.Names {
 		if strings.ContainsAny(name, " /:") && net.ParseIP(name) == nil {

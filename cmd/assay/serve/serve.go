@@ -8,8 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -49,7 +47,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer func() { err = errors.Join(err, state.Close()) }()
 	s := &server{options: o, state: state, log: newLog(o), registry: prometheus.NewRegistry()}
-	if err := s.authorities(); err != nil {
+	if err := s.identify(); err != nil {
 		return err
 	}
 	if s.store, err = sqlstore.Open(ctx, sqlstore.Config{Path: state.Path("assay.db")}); err != nil {
@@ -74,65 +72,13 @@ type server struct {
 	log      *slog.Logger
 	registry *prometheus.Registry
 
-	authority   *mtls.Authority
+	credentials credentials
 	clients     *mtls.Clients
-	certificate mtls.Source
 	store       *sqlstore.DB
 	endorsers   verifier.RootStore
 	registrar   *registrar.Registrar
 	verifier    *verifier.Verifier
 	api         *verifier.API
-}
-
-// authorities makes or loads the CAs (C6) and, once, the first administrator's certificate.
-func (s *server) authorities() error {
-	var err error
-	if s.authority, err = mtls.Open(s.state.Path("ca"), nil); err != nil {
-		return err
-	}
-	if s.clients, err = mtls.NewClients(s.authority.ClientCAs(), nil); err != nil {
-		return err
-	}
-	hosts := append([]string{"localhost", "127.0.0.1", "::1"}, s.options.Config.Names...)
-	slices.Sort(hosts)
-	if s.certificate, err = s.authority.Renewing(mtls.Request{Role: mtls.Server, Name: "assay", Hosts: slices.Compact(hosts)}); err != nil {
-		return err
-	}
-	return s.firstAdministrator()
-}
-
-// firstAdministrator issues the certificate that the first person needs, at the first start only: later ones come from `assay cert issue`.
-func (s *server) firstAdministrator() error {
-	folder := s.state.Path("administrator")
-	if _, err := os.Stat(folder); err == nil {
-		return nil
-	}
-	issued, err := s.authority.Issue(mtls.Request{Role: mtls.Administrator, Name: "first administrator"})
-	if err != nil {
-		return err
-	}
-	// The folder appears as a whole or not at all.
-	unfinished := s.state.Path("administrator.unfinished")
-	if err := os.RemoveAll(unfinished); err != nil {
-		return fmt.Errorf("write the first administrator's certificate: %w", err)
-	}
-	if err := os.Mkdir(unfinished, 0o700); err != nil {
-		return fmt.Errorf("write the first administrator's certificate: %w", err)
-	}
-	for name, text := range map[string][]byte{"ca.pem": s.authority.ServerCAs(), "cert.pem": issued.CertPEM, "key.pem": issued.KeyPEM} {
-		if err := durable.WriteFile(filepath.Join(unfinished, name), text, 0o600); err != nil {
-			return err
-		}
-	}
-	if err := os.Rename(unfinished, folder); err != nil {
-		return fmt.Errorf("write the first administrator's certificate: %w", err)
-	}
-	if err := durable.SyncDir(s.options.Config.StateDir); err != nil {
-		return err
-	}
-	_, port, _ := net.SplitHostPort(s.options.Config.Listen.API)
-	fmt.Fprintf(s.options.Out, "The first administrator's certificate lies in %s. Use it with:\n\n  assay login https://localhost:%s --credentials %s\n\n", folder, port, folder)
-	return nil
 }
 
 // roots gives registrar and native API the accepted vendor roots as they are now.
@@ -175,17 +121,13 @@ func (s *server) assemble() error {
 	if err != nil {
 		return err
 	}
-	client, err := s.authority.Renewing(mtls.Request{Role: mtls.VerifierClient, Name: "verifier"})
-	if err != nil {
-		return err
-	}
-	asked, port, err := s.registrarClient(client)
+	asked, port, err := s.registrarClient()
 	if err != nil {
 		return err
 	}
 	s.verifier, err = verifier.New(verifier.Config{
 		Registrar: asked, Reimage: api.Reimage(cfg.Reimage),
-		Store: s.store.Nodes(), Evidence: s.store.Nodes(), Policies: s.store.Policies(), Collector: verifier.NewPull(client, nil),
+		Store: s.store.Nodes(), Evidence: s.store.Nodes(), Policies: s.store.Policies(), Collector: verifier.NewPull(s.credentials.client, nil),
 		Reactions: s.store.Reactions(), ContainerIMAPolicies: []attest.Digest{attest.SHA256.Sum(ima.ContainersPolicy())},
 		Interval: time.Duration(cfg.Interval), Log: s.log.With("role", "verifier"), Metrics: s.registry,
 	})
@@ -197,7 +139,7 @@ func (s *server) assemble() error {
 }
 
 // registrarClient asks the registrar over its v2 admin API, in one process too.
-func (s *server) registrarClient(client mtls.Source) (*verifier.RegistrarClient, int, error) {
+func (s *server) registrarClient() (*verifier.RegistrarClient, int, error) {
 	cfg := s.options.Config
 	host, port, err := net.SplitHostPort(cfg.Listen.Registrar)
 	if err != nil {
@@ -210,10 +152,7 @@ func (s *server) registrarClient(client mtls.Source) (*verifier.RegistrarClient,
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	config, err := mtls.Peer{Host: "localhost", Certificate: client}.TrustCA(s.authority.ServerCAs())
-	if err != nil {
-		return nil, 0, err
-	}
+	config := mtls.Peer{Host: "localhost", Certificate: s.credentials.client}.PinSource(s.credentials.server)
 	return verifier.NewRegistrarClient("https://"+net.JoinHostPort(host, port), config), number, nil
 }
 
@@ -223,8 +162,10 @@ func (s *server) nativeAPI(asked *verifier.RegistrarClient, registrarPort int) {
 		Verifier: s.verifier, Evidence: s.store.Nodes(), Policies: s.store.Policies(), Roots: s.endorsers, Tokens: s.store.Tokens(),
 		Bindings: s.store.Bindings(), Keys: s.store.Roots(), Redeem: s.redeem,
 		Registrar: asked,
-		Pending:   pending{s.registrar}, Issue: s.issue, Clients: s.clients, Pin: s.authority.Pin(),
-		Bootstrap:     api.Bootstrap{RegistrarPort: registrarPort, ServerCAs: string(s.authority.ServerCAs()), ClientCAs: string(s.authority.ClientCAs())},
+		Pending:   pending{s.registrar}, Issue: s.issue, Clients: s.clients, Pin: s.credentials.pin,
+		Bootstrap: func() api.Bootstrap {
+			return api.Bootstrap{RegistrarPort: registrarPort, ServerCAs: string(s.credentials.serverCAs()), ClientCAs: string(s.credentials.clientCAs())}
+		},
 		AllowFirstUse: cfg.Endorsement == "AllowFirstUse", Roles: cfg.Roles, Version: s.options.Version, Log: s.log.With("role", "api"),
 	})
 }
@@ -238,29 +179,6 @@ func (s *server) redeem(ctx context.Context, token string, secret []byte, agent 
 	return err
 }
 
-// issue signs a client certificate for a key that its owner made.
-func (s *server) issue(_ context.Context, r api.CertificateRequest) (api.Certificate, error) {
-	role, err := mtls.ParseRole(r.Role)
-	if err != nil {
-		return api.Certificate{}, err
-	}
-	if !slices.Contains(mtls.ClientRoles(), role) {
-		return api.Certificate{}, fmt.Errorf("role %s is not a client's", role)
-	}
-	lifetime := time.Duration(r.Lifetime * float64(time.Second))
-	if lifetime < 0 || lifetime > 10*365*24*time.Hour {
-		return api.Certificate{}, fmt.Errorf("lifetime of %v seconds is not 0 to ten years", r.Lifetime)
-	}
-	if r.Request == "" {
-		return api.Certificate{}, errors.New("the certificate request is empty")
-	}
-	issued, err := s.authority.Issue(mtls.Request{Role: role, Name: r.Name, Lifetime: lifetime, CSR: []byte(r.Request)})
-	if err != nil {
-		return api.Certificate{}, err
-	}
-	return api.Certificate{Certificate: string(issued.CertPEM), ServerCA: string(s.authority.ServerCAs())}, nil
-}
-
 // drain is how long requests under way may take after the signal to end.
 const drain = 10 * time.Second
 
@@ -270,6 +188,7 @@ func (s *server) serve(ctx context.Context) error {
 	metrics := http.NewServeMux()
 	metrics.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
 	metrics.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	metrics.HandleFunc("GET /readyz", s.ready)
 	ports := []port{
 		{name: "native API", address: cfg.Listen.API, handler: s.api, tls: true},
 		{name: "registrar", address: cfg.Listen.Registrar, handler: s.registrar.Handler(), tls: true},
@@ -292,6 +211,7 @@ func (s *server) serve(ctx context.Context) error {
 		p.serve(ctx, group, s)
 	}
 	group.Go(func() error { return s.verifier.Run(ctx) })
+	group.Go(func() error { return s.followFiles(ctx) })
 	s.log.Info("serving", "version", s.options.Version, "api", cfg.Listen.API, "registrar", cfg.Listen.Registrar)
 	return group.Wait()
 }
@@ -321,7 +241,7 @@ func (p port) serve(ctx context.Context, group *errgroup.Group, s *server) {
 	group.Go(func() error {
 		var err error
 		if p.tls {
-			h.TLSConfig = mtls.ServerConfig(s.certificate)
+			h.TLSConfig = mtls.ServerConfig(s.credentials.server)
 			err = h.ServeTLS(p.listener, "", "")
 		} else {
 			err = h.Serve(p.listener)
