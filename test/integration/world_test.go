@@ -172,18 +172,6 @@ func (h *host) measure(path string, digest attest.Digest) {
 		template = binary.LittleEndian.AppendUint32(template, uint32(len(field)))
 		template = append(template, field...)
 	}
-	device, err := linuxudstpm.Open(h.emulator.Socket())
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	defer device.Close()
-	var digests []tpm2.TPMTHA
-	for _, bank := range attest.Hashes() {
-		digests = append(digests, tpm2.TPMTHA{HashAlg: tpm2.TPMAlgID(bank), Digest: bank.Sum(template).Bytes()})
-	}
-	extend := tpm2.PCRExtend{
-		PCRHandle: tpm2.AuthHandle{Handle: 10, Auth: tpm2.PasswordAuth(nil)}, Digests: tpm2.TPMLDigestValues{Digests: digests},
-	}
 	list, err := os.OpenFile(h.config.IMAList, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		h.t.Fatal(err)
@@ -192,6 +180,24 @@ func (h *host) measure(path string, digest attest.Digest) {
 	// The kernel too shows an entry before it extends the PCR.
 	if _, err := fmt.Fprintf(list, "10 %s ima-ng %s %s\n", attest.SHA1.Sum(template).Hex(), digest, path); err != nil {
 		h.t.Fatal(err)
+	}
+	h.extend(10, template)
+}
+
+// extend measures data into a PCR of every bank.
+func (h *host) extend(pcr int, data []byte) {
+	h.t.Helper()
+	device, err := linuxudstpm.Open(h.emulator.Socket())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer device.Close()
+	var digests []tpm2.TPMTHA
+	for _, bank := range attest.Hashes() {
+		digests = append(digests, tpm2.TPMTHA{HashAlg: tpm2.TPMAlgID(bank), Digest: bank.Sum(data).Bytes()})
+	}
+	extend := tpm2.PCRExtend{
+		PCRHandle: tpm2.AuthHandle{Handle: tpm2.TPMHandle(pcr), Auth: tpm2.PasswordAuth(nil)}, Digests: tpm2.TPMLDigestValues{Digests: digests},
 	}
 	if _, err := extend.Execute(device); err != nil {
 		h.t.Fatal(err)

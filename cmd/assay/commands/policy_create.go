@@ -18,7 +18,7 @@ import (
 )
 
 func policyCreateCommand() *cobra.Command {
-	return group("create", "Make a policy document", createRuntimeCommand())
+	return group("create", "Make a policy document", createRuntimeCommand(), createPcrCommand())
 }
 
 // createOptions are the flags of `policy create runtime`.
