@@ -151,8 +151,11 @@ func TestDocumentedInstallation(t *testing.T) {
 func checkUnit(t *testing.T, s *stage.Stage) {
 	t.Helper()
 	got := in(t, s, `systemctl is-active assay-agent; systemctl is-enabled assay-agent; pid=$(systemctl show --property MainPID --value assay-agent)
-stat -c %U /proc/$pid; grep -E '^(CapPrm|CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/$pid/status; stat -c '%U %a' /var/lib/assay-agent`)
-	want := "active\nenabled\nassay\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t00000000000000c3\nNoNewPrivs:\t1\nSeccomp:\t2\nassay 700"
+stat -c %U /proc/$pid; grep -E '^(CapPrm|CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/$pid/status; stat -c '%U %a' /var/lib/assay-agent
+cut -d ' ' -f 5,6 /proc/$pid/mountinfo | grep -oE '^(/|/usr|/home|/var/lib/assay-agent|/sys/fs/cgroup) r[ow]' | sort -u
+systemd-analyze verify /etc/systemd/system/assay-agent.service 2>&1`)
+	want := "active\nenabled\nassay\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t00000000000000c3\nNoNewPrivs:\t1\nSeccomp:\t2\nassay 700\n" +
+		"/ ro\n/home ro\n/sys/fs/cgroup ro\n/var/lib/assay-agent rw"
 	if got != want {
 		t.Errorf("the service:\n%s\nwant:\n%s\n%s", got, want, in(t, s, "systemctl status --no-pager --lines 40 assay-agent || true"))
 	}
