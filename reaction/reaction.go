@@ -49,7 +49,8 @@ type Query struct {
 type Book interface {
 	// Rows returns the rows that a query selects, lowest ID first.
 	Rows(q Query) ([]Row, error)
-	// Put writes a row and returns it. A row without an ID is new and gets the next one; no ID is ever used twice.
+	// Put writes a row and returns it. A row without an ID is new and gets the next one; no ID is ever used twice. A second open row for a node
+	// is refused.
 	Put(r Row) (Row, error)
 	// Identity returns the Kubernetes node that is bound to an agent, nil for none.
 	Identity(node attest.AgentID) (*api.KubernetesNode, error)

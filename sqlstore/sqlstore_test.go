@@ -19,6 +19,7 @@ var (
 	_ verifier.PolicyStore   = (*sqlstore.Policies)(nil)
 	_ verifier.RootStore     = (*sqlstore.Roots)(nil)
 	_ verifier.TokenStore    = (*sqlstore.Tokens)(nil)
+	_ verifier.ReactionStore = (*sqlstore.Reactions)(nil)
 	_ verifier.BindingStore  = (*sqlstore.Bindings)(nil)
 	_ verifier.KeyStore      = (*sqlstore.Roots)(nil)
 	_ verifier.DistrustStore = (*sqlstore.Roots)(nil)
@@ -47,6 +48,6 @@ func TestRegistrarStoreContract(t *testing.T) {
 func TestVerifierStoreContract(t *testing.T) {
 	verifiertest.Run(t, func(t testing.TB) verifiertest.Stores {
 		db := open(t, filepath.Join(t.TempDir(), "assay.db"))
-		return verifiertest.Stores{Nodes: db.Nodes(), Evidence: db.Nodes(), Policies: db.Policies(), Roots: db.Roots(), Tokens: db.Tokens(), Bindings: db.Bindings(), Keys: db.Roots(), Distrust: db.Roots()}
+		return verifiertest.Stores{Nodes: db.Nodes(), Evidence: db.Nodes(), Policies: db.Policies(), Roots: db.Roots(), Tokens: db.Tokens(), Bindings: db.Bindings(), Reactions: db.Reactions(), Keys: db.Roots(), Distrust: db.Roots()}
 	})
 }

@@ -3,6 +3,7 @@
 package reactiontest
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/assay-project/assay/api"
@@ -42,6 +43,13 @@ func (b *Book) Rows(q reaction.Query) ([]reaction.Row, error) {
 
 // Put implements reaction.Book.
 func (b *Book) Put(r reaction.Row) (reaction.Row, error) {
+	open, err := b.Rows(reaction.Query{Node: r.Node, States: reaction.Open(), Limit: 1})
+	if err != nil {
+		return r, err
+	}
+	if len(open) > 0 && open[0].ID != r.ID && slices.Contains(reaction.Open(), r.State) {
+		return r, fmt.Errorf("node %s has the open reaction %d", r.Node, open[0].ID)
+	}
 	if r.ID == 0 {
 		r.ID = uint64(len(b.rows)) + 1
 		b.rows = append(b.rows, r)

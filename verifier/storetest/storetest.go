@@ -15,14 +15,15 @@ import (
 
 // Stores is one empty database under test.
 type Stores struct {
-	Nodes    verifier.Store
-	Evidence verifier.EvidenceStore
-	Policies verifier.PolicyStore
-	Roots    verifier.RootStore
-	Tokens   verifier.TokenStore
-	Bindings verifier.BindingStore
-	Keys     verifier.KeyStore
-	Distrust verifier.DistrustStore
+	Nodes     verifier.Store
+	Evidence  verifier.EvidenceStore
+	Policies  verifier.PolicyStore
+	Roots     verifier.RootStore
+	Tokens    verifier.TokenStore
+	Bindings  verifier.BindingStore
+	Reactions verifier.ReactionStore
+	Keys      verifier.KeyStore
+	Distrust  verifier.DistrustStore
 }
 
 // Run tests the whole contract. open returns an empty database, which it closes with t.Cleanup.
@@ -30,7 +31,7 @@ func Run(t *testing.T, open func(t testing.TB) Stores) {
 	contracts := map[string]map[string]func(*testing.T, Stores){
 		"Nodes": nodeContract(), "Transitions": transitionContract(), "Lists": listContract(), "Quotes": quoteContract(),
 		"BootLogs": bootLogContract(), "Removal": removalContract(), "Policies": policyContract(), "Roots": rootContract(), "Tokens": tokenContract(),
-		"Bindings": bindingContract(), "Words": wordContract(),
+		"Bindings": bindingContract(), "Reactions": reactionContract(), "Words": wordContract(),
 	}
 	for noun, rules := range contracts {
 		for rule, check := range rules {
