@@ -192,7 +192,7 @@ func (c *Client) Server(ctx context.Context) (api.Server, error) {
 	return get[api.Server](ctx, c, api.PathServer)
 }
 
-// Watch calls each with every transition from now on, until ctx ends, the server closes the stream or each returns an error.
+// Watch calls each with every transition from now on (what was before is never sent: list the nodes once ready is called), until ctx ends, the server closes the stream or each returns an error.
 // ready, when not nil, is called once the server is streaming.
 func (c *Client) Watch(ctx context.Context, ready func(), each func(api.Transition) error) error {
 	body, err := c.send(ctx, call{method: http.MethodGet, path: api.PathWatch})
