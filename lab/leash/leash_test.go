@@ -1,0 +1,229 @@
+package leash
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// superviseFolder is set for a process that stands in for a supervisor.
+const superviseFolder = "ASSAY_TEST_SUPERVISE"
+
+func TestMain(m *testing.M) {
+	if folder := os.Getenv(superviseFolder); folder != "" {
+		supervise(folder)
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// supervise answers "echo" until its parent is gone or it is asked to end; it removes its folder then.
+func supervise(folder string) {
+	defer os.RemoveAll(folder)
+	l, err := Listen(folder)
+	if err != nil {
+		panic(err)
+	}
+	parent := Watch(os.Stdin)
+	for {
+		select {
+		case detached := <-parent:
+			if !detached {
+				return
+			}
+		case q := <-l.Questions:
+			switch q.Ask {
+			case "echo":
+				q.Reply(q.Arg, nil)
+			case "refuse":
+				q.Reply("", errors.New("I refuse "+q.Arg))
+			case "end":
+				return
+			}
+		}
+	}
+}
+
+// start runs a supervisor in a folder of its own.
+func start(t *testing.T) (*Child, string) {
+	t.Helper()
+	folder := filepath.Join(t.TempDir(), strings.Repeat("long", 30)) // longer than the path of a socket may be
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Start(t.Context(), []string{"/usr/bin/env", superviseFolder + "=" + folder, self}, filepath.Join(folder, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Pull)
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if text, err := Ask(t.Context(), folder, Request{Ask: "echo", Arg: "hello"}); err == nil && text == "hello" {
+			return c, folder
+		} else if time.Now().After(end) {
+			t.Fatalf("the supervisor says %q: %v", text, err)
+		}
+	}
+}
+
+// gone waits for the supervisor's end.
+func gone(t *testing.T, c *Child, folder string) {
+	t.Helper()
+	select {
+	case <-c.Ended():
+	case <-time.After(20 * time.Second):
+		t.Fatal("the supervisor still runs")
+	}
+	if _, err := os.Stat(folder); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it left its folder: %v", err)
+	}
+	if _, err := Ask(t.Context(), folder, Request{Ask: "echo"}); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("asking a supervisor that is gone: %v", err)
+	}
+}
+
+func TestPull(t *testing.T) {
+	c, folder := start(t)
+	c.Pull()
+	gone(t, c, folder)
+}
+
+func TestDetachedGoesOn(t *testing.T) {
+	c, folder := start(t)
+	if err := c.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Detach(); err != nil {
+		t.Errorf("detached twice: %v", err)
+	}
+	c.Pull() // there is no leash any more
+	time.Sleep(200 * time.Millisecond)
+	if text, err := Ask(t.Context(), folder, Request{Ask: "echo", Arg: "there"}); err != nil || text != "there" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if _, err := Ask(t.Context(), folder, Request{Ask: "end"}); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("a supervisor that ended before it answered: %v", err)
+	}
+	gone(t, c, folder)
+}
+
+// TestWatch: only the whole word lets a supervisor go on.
+func TestWatch(t *testing.T) {
+	for text, want := range map[string]bool{"detach\n": true, "detach": false, "detached\n": false, "": false, "\n": false} {
+		if got := <-Watch(strings.NewReader(text)); got != want {
+			t.Errorf("stdin %q: %v", text, got)
+		}
+	}
+}
+
+func TestRefusal(t *testing.T) {
+	_, folder := start(t)
+	if _, err := Ask(t.Context(), folder, Request{Ask: "refuse", Arg: "this"}); err == nil || !strings.Contains(err.Error(), "I refuse this") || errors.Is(err, ErrNotRunning) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestAskIsBounded: who waits may give up.
+func TestAskIsBounded(t *testing.T) {
+	_, folder := start(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := Ask(ctx, folder, Request{Ask: "silence"}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestNonsenseIsDropped: what is no request gets no answer and does no harm.
+func TestNonsenseIsDropped(t *testing.T) {
+	_, folder := start(t)
+	dir, err := os.Open(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	conn, err := net.Dial("unix", shortPath(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "not JSON\n"); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := io.ReadAll(conn); err != nil || len(answer) > 0 {
+		t.Errorf("%q, %v", answer, err)
+	}
+	if text, err := Ask(t.Context(), folder, Request{Ask: "echo", Arg: "still"}); err != nil || text != "still" {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
+func TestStartFails(t *testing.T) {
+	if _, err := Start(t.Context(), []string{"/no/such/program"}, filepath.Join(t.TempDir(), "log")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+	if _, err := Start(t.Context(), []string{"/bin/true"}, "/no/such/folder/log"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestProcess(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p, err := Identify(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reused := Process{PID: p.PID, Start: p.Start + 1}
+	if !p.Alive() || reused.Alive() || (Process{}).Alive() {
+		t.Errorf("alive: %v, with another start: %v, none: %v", p.Alive(), reused.Alive(), (Process{}).Alive())
+	}
+	if err := reused.Kill(); err != nil || !p.Alive() {
+		t.Errorf("a process was taken for one that had its number before: %v", err)
+	}
+	if err := p.Await(20 * time.Millisecond); err == nil {
+		t.Error("a running process was found to be gone")
+	}
+	go cmd.Wait()
+	if err := p.Kill(); err != nil || p.Alive() {
+		t.Errorf("%v", err)
+	}
+	if _, err := Identify(1 << 30); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestLock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "made", "lock")
+	release, err := Lock(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := Lock(ctx, path); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a held lock: %v", err)
+	}
+	if err := release(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Lock(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again(); err != nil {
+		t.Fatal(err)
+	}
+}
