@@ -11,6 +11,7 @@ import (
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
+// +kubebuilder:metadata:annotations="integrity.assay.dev/revision=1"
 // +kubebuilder:resource:scope=Cluster,shortName=atp
 // +kubebuilder:validation:XValidation:rule="self.metadata.name == 'cluster'",message="the name of the AttestationPlatform is cluster"
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
@@ -282,6 +283,11 @@ type AgentSpec struct {
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('10m')",message="the heartbeat is 1s to 10m"
 	// +optional
 	Heartbeat metav1.Duration `json:"heartbeat,omitempty"`
+	// TPMLabel is a label of node feature discovery: "true" says that the node has a TPM, as our device plugin would. Empty for none.
+	// +kubebuilder:default="feature.node.kubernetes.io/tpm"
+	// +kubebuilder:validation:MaxLength=317
+	// +optional
+	TPMLabel *string `json:"tpmLabel,omitempty"`
 	// HostNetwork lets agents answer on the node's own address instead of the pod's; a server outside the cluster needs it.
 	// +optional
 	HostNetwork bool `json:"hostNetwork,omitempty"`

@@ -26,6 +26,11 @@ func (in *AgentSpec) DeepCopyInto(out *AgentSpec) {
 		**out = **in
 	}
 	out.Heartbeat = in.Heartbeat
+	if in.TPMLabel != nil {
+		in, out := &in.TPMLabel, &out.TPMLabel
+		*out = new(string)
+		**out = **in
+	}
 	in.Placement.DeepCopyInto(&out.Placement)
 }
 
