@@ -7,10 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/cmd/assay/stage"
 	"github.com/assay-project/assay/lab"
@@ -123,10 +125,7 @@ func TestDocumentedInstallation(t *testing.T) {
 		t.Fatal(err)
 	}
 	addInstalled(t, s)
-	if _, err := s.AddTreePolicy(t.Context(), policyName, earlyBoot(t)...); err != nil {
-		t.Fatal(err)
-	}
-	enrol(t, s)
+	needsEarlyBoot(t, s)
 
 	in(t, s, "cp /usr/bin/true /usr/local/bin/unlisted && echo >> /usr/local/bin/unlisted && /usr/local/bin/unlisted")
 	node := await(t, s, attest.Failed)
@@ -144,6 +143,29 @@ func TestDocumentedInstallation(t *testing.T) {
 	in(t, s, "rm /usr/local/bin/unlisted; sync")
 	reboot(t, s)
 	checkUnit(t, s)
+}
+
+// needsEarlyBoot enrols the machine under a document that does not know what runs before systemd loads the policy, and then tells it.
+func needsEarlyBoot(t *testing.T, s *stage.Stage) {
+	t.Helper()
+	const unaware = "unaware-of-systemd"
+	if _, err := s.AddTreePolicy(t.Context(), unaware); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Client.Enrol(t.Context(), api.EnrolRequest{ID: s.Agent, Policies: []string{unaware}}); err != nil {
+		t.Fatal(err)
+	}
+	node := await(t, s, attest.Failed)
+	if slices.ContainsFunc(node.Failures, func(f attest.Failure) bool { return f.ID != attest.ImaPolicyNotApproved }) {
+		t.Errorf("without earlyBoot: %s", stage.Reasons(node))
+	}
+	if _, err := s.AddTreePolicy(t.Context(), policyName, earlyBoot(t)...); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Client.UpdateNode(t.Context(), s.Agent, api.NodeUpdate{Policies: &[]string{policyName}}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, s, attest.Trusted)
 }
 
 // checkUnit sees that the agent runs as a service, as its user, with nothing left of what it had at the start. The bounding set is what the unit
