@@ -10,7 +10,7 @@ VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo de
 MKIMAGES   = $(GO) run ./deploy/images/mkimages
 export CGO_ENABLED = 0
 
-.PHONY: all build programs images publish deploy demo test lint bench fuzz vuln packages-demo packages-test clean
+.PHONY: all build programs images publish helm deploy demo test lint bench fuzz vuln packages-demo packages-test clean
 
 all: programs
 
@@ -31,6 +31,19 @@ images:
 # make publish REGISTRY=registry.example/assay TAG=v1 pushes what make build made.
 publish:
 	@$(MKIMAGES) push --in $(BUILD)/images --registry '$(REGISTRY)' --tag '$(TAG)' $(IMAGES)
+
+# Helm as test/helm pins it, for machines without one.
+helm:
+	@cd test/helm && $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o ../../$(BUILD)/helm helm.sh/helm/v4/cmd/helm
+
+# make deploy REGISTRY=registry.example/assay TAG=v1 installs the chart, or upgrades it, in the cluster of the current kubeconfig.
+# HELMARGS="--values FILE" adds to it; HELM names another helm than the one in PATH.
+HELM      ?= $(or $(shell command -v helm 2>/dev/null),$(BUILD)/helm)
+deploy:
+	@test -n '$(REGISTRY)' || { echo 'REGISTRY is empty: give what make publish got, as in make deploy REGISTRY=registry.example/assay TAG=v1' >&2; exit 2; }
+	@test -n '$(TAG)' || { echo 'TAG is empty: give what make publish got, as in make deploy REGISTRY=registry.example/assay TAG=v1' >&2; exit 2; }
+	@test '$(HELM)' != '$(BUILD)/helm' || $(MAKE) --no-print-directory helm
+	@$(HELM) upgrade --install assay deploy/chart --namespace assay-system --create-namespace --set images.registry='$(REGISTRY)' --set images.tag='$(TAG)' $(HELMARGS)
 
 # The whole path on one machine: a lab machine is attested, tampered with, caught, restored and rebooted. ARGS="--keep" leaves it running.
 demo: packages-demo programs
