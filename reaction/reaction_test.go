@@ -26,7 +26,6 @@ type story struct {
 	book  *reactiontest.Book
 	wants map[attest.AgentID]*reaction.Want
 	now   time.Time
-	text  strings.Builder
 }
 
 func newStory(t testing.TB) *story {

@@ -17,6 +17,7 @@ CREATE TABLE reactions (
     document TEXT NOT NULL
 );
 CREATE UNIQUE INDEX reactions_node ON reactions (node) WHERE open = 1;
+CREATE INDEX reactions_open ON reactions (open, id) WHERE open = 1;
 CREATE INDEX reactions_owner ON reactions (owner, state, id) WHERE open = 1;
 
 -- At most one row: the last word on whether all reactions are suspended.
