@@ -99,6 +99,17 @@ func dynamic(path string) bool {
 	return slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
 }
 
+// Cluster needs what a lab cluster is made with. Kubernetes itself is built by the cluster; a machine that joins needs Lab too.
+func Cluster(t testing.TB) {
+	t.Helper()
+	Root(t)
+	Swtpm(t)
+	Program(t, "runc", "runc")
+	Program(t, "iptables", "iptables")
+	Program(t, "iproute2", "ip")
+	Program(t, "containernetworking-plugins", "/usr/lib/cni/bridge")
+}
+
 func missing(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("CI") != "" {

@@ -17,7 +17,7 @@ import (
 
 func labCommand() *cobra.Command {
 	return group("lab", "Machines with a real kernel and an emulated TPM, to try things on",
-		labUpCommand(), labDownCommand(), labExecCommand(), labListCommand(), labSuperviseCommand())
+		labUpCommand(), labDownCommand(), labExecCommand(), labListCommand(), labSuperviseCommand(), labClusterCommand())
 }
 
 // machineFolder takes a machine's name, or the path of a folder such as that of `demo --keep`.
