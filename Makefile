@@ -49,7 +49,7 @@ deploy:
 demo: packages-demo programs
 	@$(BUILD)/assay demo $(ARGS)
 
-# Every tier: lint, unit (with the race detector), integration, lab, and a short round of fuzzing.
+# Every tier: lint, unit (with the race detector), integration, lab, cluster, and a short round of fuzzing. The first run builds Kubernetes.
 test: packages-test programs lint
 	@CGO_ENABLED=1 $(GO) run ./test/tiers -fuzz $(or $(FUZZTIME),3m) $(TIERS)
 

@@ -21,6 +21,8 @@ type tier struct {
 	// packages are patterns; without takes away those of later tiers.
 	packages, without []string
 	flags             []string
+	// prepare is a command that runs from the start, with low priority, while earlier tiers do.
+	prepare []string
 }
 
 const module = "github.com/assay-project/assay/"
@@ -33,6 +35,7 @@ func tiers() []tier {
 		{name: "unit", packages: []string{"./..."}, without: slices.Concat(integration, lab, cluster), flags: []string{"-race", "-timeout=10m"}},
 		{name: "integration", packages: integration, flags: []string{"-timeout=15m"}},
 		{name: "lab", packages: lab, flags: []string{"-p=1", "-timeout=25m"}},
+		{name: "cluster", packages: cluster, flags: []string{"-p=1", "-timeout=15m"}, prepare: []string{"go", "run", "./cmd/assay", "lab", "cluster", "build"}},
 		{name: "cluster", packages: cluster, flags: []string{"-p=1", "-timeout=30m"}},
 	}
 }
@@ -46,12 +49,7 @@ func main() {
 	for _, name := range flag.Args() {
 		wanted[name] = true
 	}
-	var rows []row
-	for _, t := range tiers() {
-		if len(wanted) == 0 || wanted[t.name] {
-			rows = append(rows, t.run(ctx))
-		}
-	}
+	rows := runAll(ctx, slices.DeleteFunc(tiers(), func(t tier) bool { return len(wanted) > 0 && !wanted[t.name] }))
 	if *fuzz > 0 {
 		rows = append(rows, fuzzAll(ctx, *fuzz))
 	}

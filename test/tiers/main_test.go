@@ -49,6 +49,22 @@ func TestTierIsGood(t *testing.T) {
 	}
 }
 
+// TestPreparation: it runs before its tier does and beside earlier ones, and a tier whose preparation fails does not run.
+func TestPreparation(t *testing.T) {
+	mark := filepath.Join(t.TempDir(), "mark")
+	wait := tier{name: "late", prepare: []string{"touch", mark}}.startPreparing(t.Context())
+	if err := wait(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(mark); err != nil {
+		t.Error(err)
+	}
+	rows := runAll(t.Context(), []tier{{name: "broken", prepare: []string{"false"}}})
+	if len(rows) != 1 || rows[0].ok() || rows[0].broken == nil || !strings.Contains(rows[0].broken.Error(), "prepare: false") {
+		t.Errorf("%+v", rows)
+	}
+}
+
 // packages runs the script with a PATH that holds only the given programs, each of which does nothing.
 func packages(t *testing.T, programs ...string) (string, int) {
 	t.Helper()

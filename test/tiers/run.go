@@ -11,12 +11,53 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
 // event is a line of go test -json (cmd/test2json).
 type event struct {
 	Action, Package, Test, Output, ImportPath string
+}
+
+// runAll runs the tiers in order, while their preparations run in the background.
+func runAll(ctx context.Context, all []tier) []row {
+	prepared := make([]func() error, len(all))
+	for i, t := range all {
+		prepared[i] = t.startPreparing(ctx)
+	}
+	var rows []row
+	for i, t := range all {
+		if err := prepared[i](); err != nil {
+			rows = append(rows, row{tier: t.name, broken: err})
+			continue
+		}
+		rows = append(rows, t.run(ctx))
+	}
+	return rows
+}
+
+// startPreparing starts the tier's preparation, if it has one, and returns what waits for its end.
+func (t tier) startPreparing(ctx context.Context) (wait func() error) {
+	if len(t.prepare) == 0 {
+		return func() error { return nil }
+	}
+	begin := time.Now()
+	cmd := exec.CommandContext(ctx, "nice", append([]string{"-n", "10"}, t.prepare...)...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	// go run has children.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Run() }()
+	return func() error {
+		waiting := time.Now()
+		if err := <-ended; err != nil {
+			return fmt.Errorf("prepare: %s: %w", strings.Join(t.prepare, " "), err)
+		}
+		fmt.Printf("== %s: prepared within %.0f s, of which %.0f s were waited for\n", t.name, time.Since(begin).Seconds(), time.Since(waiting).Seconds())
+		return nil
+	}
 }
 
 func (t tier) run(ctx context.Context) row {
