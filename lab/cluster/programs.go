@@ -77,6 +77,22 @@ type BuildConfig struct {
 	Progress func(string)
 }
 
+func (c BuildConfig) withDefaults() (BuildConfig, error) {
+	if c.Progress == nil {
+		c.Progress = func(string) {}
+	}
+	var err error
+	if c.Checkout == "" {
+		if c.Checkout, err = findCheckout(); err != nil {
+			return c, err
+		}
+	}
+	if c.Cache == "" {
+		c.Cache, err = cacheFolder()
+	}
+	return c, err
+}
+
 // Build makes the programs of a cluster unless the cache has them: Kubernetes with etcd, containerd, CoreDNS. The first time takes 10 minutes on two cores and 4 GiB
 // of Go's own caches. Two builds at the same time wait for each other.
 func Build(ctx context.Context, c BuildConfig) error {
@@ -85,19 +101,9 @@ func Build(ctx context.Context, c BuildConfig) error {
 }
 
 func build(ctx context.Context, c BuildConfig) (programs, error) {
-	if c.Progress == nil {
-		c.Progress = func(string) {}
-	}
-	var err error
-	if c.Checkout == "" {
-		if c.Checkout, err = findCheckout(); err != nil {
-			return nil, err
-		}
-	}
-	if c.Cache == "" {
-		if c.Cache, err = cacheFolder(); err != nil {
-			return nil, err
-		}
+	c, err := c.withDefaults()
+	if err != nil {
+		return nil, err
 	}
 	built := programs{}
 	for _, p := range parts() {
