@@ -55,7 +55,7 @@ var restricted = map[string][]string{
 	"github.com/cilium/ebpf":         {"bpf"},
 	"k8s.io":                         {"kube", "lab/cluster"},
 	"sigs.k8s.io/controller-runtime": {"kube"},
-	"github.com/spf13/cobra":         {"cmd", "internal/cli"},
+	"github.com/spf13/cobra":         {"cmd", "internal/cli", "deploy/images/mkimages"},
 }
 
 type goFile struct {
