@@ -187,7 +187,7 @@ func nodeListCommand() *cobra.Command {
 			return printAs(c, nodes, func(w io.Writer) error {
 				table := cli.NewTable("NODE", "VERDICT", "SINCE", "TPM", "POLICIES", "LAST ACCEPTED", "REASON")
 				for _, n := range nodes {
-					table.Row(string(n.ID), string(n.Verdict), when(n.Since), yes(n.TpmPresent), refNames(n.Assigned), when(n.LastAccepted), reason(n))
+					table.Row(string(n.ID), verdictOf(n), when(n.Since), yes(n.TpmPresent), refNames(n.Assigned), when(n.LastAccepted), reason(n))
 				}
 				return table.Print(w)
 			})
@@ -220,6 +220,14 @@ func refNames(refs []attest.PolicyRef) string {
 		return "-"
 	}
 	return strings.Join(names, ",")
+}
+
+// verdictOf marks the verdict on a machine whose TPM is no hardware.
+func verdictOf(n api.Node) string {
+	if n.Emulated {
+		return string(n.Verdict) + " (emulated)"
+	}
+	return string(n.Verdict)
 }
 
 func reason(n api.Node) string {
@@ -263,7 +271,7 @@ func describe(w io.Writer, n api.Node) error {
 		fmt.Fprintf(w, "%-14s %s\n", name+":", cli.Printable(fmt.Sprintf(format, values...)))
 	}
 	line("Node", "%s", n.ID)
-	line("Verdict", "%s since %s", n.Verdict, when(n.Since))
+	line("Verdict", "%s since %s", verdictOf(n), when(n.Since))
 	if n.KubernetesNode != nil {
 		line("Kubernetes", "node %s, UID %s", n.KubernetesNode.Name, n.KubernetesNode.UID)
 	}
