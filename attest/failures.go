@@ -40,6 +40,7 @@ const (
 	EvidenceMissing       FailureID = "EvidenceMissing"
 	EvidenceUnverified    FailureID = "EvidenceUnverified"
 	EvidenceMalformed     FailureID = "EvidenceMalformed"
+	AgentKeyMismatch      FailureID = "AgentKeyMismatch"
 	Unreachable           FailureID = "Unreachable"
 )
 
@@ -156,5 +157,6 @@ var infos = [...]FailureInfo{
 	{EvidenceMissing, Policy, Critical, "A policy needs evidence that the agent did not send.", "Check the agent's preflight: IMA, boot log and PCR banks."},
 	{EvidenceUnverified, Integrity, Emergency, "Evidence reached appraisal without having been verified.", "Report this as a bug."},
 	{EvidenceMalformed, Unauthenticated, Critical, "The agent's answer cannot be parsed.", "Update the agent; look at what answers at its address."},
+	{AgentKeyMismatch, Unauthenticated, Critical, "Who answers at the agent's address does not hold the TLS key that the agent registered.", "Find out who answers there: another machine that took the name or address, or a party in the middle."},
 	{Unreachable, Availability, Warning, "The agent did not answer.", "Check the agent's service and the network between server and agent."},
 }

@@ -252,7 +252,7 @@ func TestPullOffersNoVersion(t *testing.T) {
 	}
 }
 
-// Only the registered certificate is the agent: everybody else at its address is silence, and learns nothing, not even the nonce.
+// Only the registered certificate is the agent: everybody else at its address is told apart, and learns nothing, not even the nonce.
 func TestPullPinsTheCertificate(t *testing.T) {
 	a, p := newPullAgent(t), newPull(t)
 	other := newPullAgent(t)

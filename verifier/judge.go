@@ -89,6 +89,9 @@ func judge(s State, who Subject, e Answered) judgement {
 	if e.Malformed != "" {
 		return refused(attest.Fail(attest.EvidenceMalformed, e.Malformed))
 	}
+	if e.Foreign != "" {
+		return refused(attest.Fail(attest.AgentKeyMismatch, e.Foreign))
+	}
 	verified, failures := verify(s, who, e.Request, e.Answer)
 	switch {
 	case verified.Valid() && len(failures) == 0:

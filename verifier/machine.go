@@ -126,12 +126,13 @@ type Due struct {
 }
 
 // Answered: the agent answered a round. Nothing in the answer is verified yet. Malformed says why the answer could not
-// even be parsed; then Answer is empty.
+// even be parsed, Foreign that somebody else answered, who does not hold the TLS key that the registrar has of the agent now; then Answer is empty.
 type Answered struct {
 	Now       time.Time
 	Request   Request
 	Answer    Answer
 	Malformed string
+	Foreign   string
 }
 
 // Unanswered: no answer, a broken connection, a status of 500 and up.

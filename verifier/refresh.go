@@ -19,7 +19,9 @@ const (
 	firstLook   = time.Second
 	longestLook = 5 * time.Minute
 	lookTimeout = 5 * time.Second // of a round, whose nonce lives 60 s
-	maxFormer   = 8
+	// freshLook is how long the registrar's word holds that the key of another party is not the agent's.
+	freshLook = time.Minute
+	maxFormer = 8
 )
 
 // errSame says that a registration changes nothing of its node.
@@ -190,4 +192,20 @@ func (w *worker) look(ctx context.Context, id attest.AgentID) *Registered {
 		return nil
 	}
 	return &found
+}
+
+// foreign says that the key of another party is no sign of an agent that moves: it has been there for two intervals, and the registrar, asked in
+// this round or a moment ago, knows of nothing new. Otherwise the next round asks it.
+func (w *worker) foreign(now time.Time, looked bool) bool {
+	if w.foreignSince.IsZero() {
+		w.foreignSince = now
+	}
+	if looked {
+		w.lastLook = now
+	}
+	if w.v.cfg.Registrar != nil && (w.lastLook.IsZero() || now.Sub(w.lastLook) >= freshLook) {
+		w.nextLook = now
+		return false
+	}
+	return now.Sub(w.foreignSince) >= 2*w.who.Interval
 }

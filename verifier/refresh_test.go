@@ -3,6 +3,7 @@ package verifier
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/internal/mtls"
 )
 
 // book is a registrar's records.
@@ -67,7 +69,7 @@ func registeredBox(b *box) Registered {
 func (f *fleet) move(b *box, to string) {
 	f.on(func() {
 		f.boxes[to] = b
-		f.silent[string(node1)] = errors.New("server does not match the pin")
+		f.silent[string(node1)] = errors.New("connection refused")
 		delete(f.silent, to)
 	})
 }
@@ -155,6 +157,35 @@ func TestWrongRecordProvesNothing(t *testing.T) {
 		records.put(right)
 		sleep(longestLook + round)
 		f.want(node1, attest.Trusted)
+		f.end()
+	})
+}
+
+// Another party at the agent's address is no silence: two machines whose names were exchanged both fail by their keys. An agent that has just
+// registered anew is not taken for one.
+func TestForeignKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, records, _ := registering(t, nil)
+		asked := len(records.asked)
+		f.on(func() { f.silent[string(node1)] = fmt.Errorf("quote: %w", mtls.ErrPin) })
+		sleep(3 * round)
+		n := f.want(node1, attest.Failed)
+		if n.State.QuoteBacked || len(n.State.Failures) != 1 || n.State.Failures[0].ID != attest.AgentKeyMismatch {
+			t.Errorf("quote-backed %t, %v, want AgentKeyMismatch alone", n.State.QuoteBacked, n.State.Failures)
+		}
+		if len(records.asked) == asked {
+			t.Error("the registrar was not asked first")
+		}
+		// A while later it is still so, and the registrar has been asked again, but not in every round.
+		sleep(time.Hour)
+		f.want(node1, attest.Failed)
+		if n := len(records.asked) - asked; n > 70 {
+			t.Errorf("the registrar was asked %d times in an hour", n)
+		}
+		f.on(func() { delete(f.silent, string(node1)) })
+		sleep(round)
+		f.want(node1, attest.Trusted)
+		f.wantVerdicts(node1, attest.Pending, attest.Trusted, attest.Failed, attest.Trusted)
 		f.end()
 	})
 }

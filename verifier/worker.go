@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/internal/mtls"
 )
 
 // worker runs one node's machine. Its fields belong to its goroutine, but for shown, which readers load.
@@ -28,6 +29,9 @@ type worker struct {
 	waiting  atomic.Pointer[RefusedError] // why the last registration was not taken over; nil for none
 	looks    int                          // how often the registrar was asked since the trouble began
 	nextLook time.Time                    // not before
+	lastLook time.Time                    // at which another party answered although the registrar had been asked
+	// foreignSince is when another party began to answer in the agent's place; zero while none does.
+	foreignSince time.Time
 
 	asked   *Request      // the round under way
 	answers chan answered // its answer; nil between rounds
@@ -49,6 +53,7 @@ type answered struct {
 	answer  Answer
 	err     error
 	found   *Registered // instead of an answer: the agent registered anew
+	looked  bool        // the registrar was asked before, and had nothing new
 }
 
 // minPause keeps a machine that asks for a round at once from spinning.
@@ -135,11 +140,16 @@ func (w *worker) arrived(ctx context.Context, a answered) error {
 		return w.adopt(ctx, *a.found)
 	}
 	now := w.v.cfg.Now()
+	if !errors.Is(a.err, mtls.ErrPin) {
+		w.foreignSince, w.lastLook = time.Time{}, time.Time{}
+	}
 	switch {
 	case a.err == nil:
 		return w.step(ctx, Answered{Now: now, Request: a.request, Answer: a.answer})
 	case errors.Is(a.err, ErrMalformed):
 		return w.step(ctx, Answered{Now: now, Request: a.request, Malformed: a.err.Error()})
+	case errors.Is(a.err, mtls.ErrPin) && w.foreign(now, a.looked):
+		return w.step(ctx, Answered{Now: now, Request: a.request, Foreign: a.err.Error()})
 	}
 	return w.step(ctx, Unanswered{Now: now, Reason: a.err.Error()})
 }
@@ -253,7 +263,7 @@ func (w *worker) collect(ctx context.Context, r Request) {
 			err = fmt.Errorf("the answer took longer than its nonce lives: %w", ctx.Err())
 		}
 		w.v.metrics.round(time.Since(begin), err)
-		answers <- answered{request: r, answer: answer, err: err}
+		answers <- answered{request: r, answer: answer, err: err, looked: look}
 		return nil
 	})
 }
