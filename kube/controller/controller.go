@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
@@ -96,8 +97,10 @@ func manager(rc *rest.Config, scheme *runtime.Scheme, cfg Config) (ctrl.Manager,
 	rc.QPS, rc.Burst = 100, 200 // thousands of nodes at the first start
 	own := cache.ByObject{Namespaces: map[string]cache.Config{cfg.Namespace: {}}}
 	healthy := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	several := true // a process may run one operator after another
 	mgr, err := ctrl.NewManager(rc, ctrl.Options{
 		Scheme:         scheme,
+		Controller:     config.Controller{SkipNameValidation: &several},
 		LeaderElection: cfg.LeaderElection, LeaderElectionID: leaseName, LeaderElectionNamespace: cfg.Namespace, LeaderElectionReleaseOnCancel: true,
 		Metrics: server.Options{BindAddress: cfg.Metrics, ExtraHandlers: map[string]http.Handler{"/healthz": healthy, "/readyz": healthy}},
 		Cache: cache.Options{

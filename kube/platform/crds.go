@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strconv"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -44,7 +45,37 @@ func ApplyCRDs(ctx context.Context, c client.Client, from fs.FS) (changed []stri
 		}
 		changed = append(changed, ours.GetName())
 	}
+	for _, name := range changed {
+		if err := established(ctx, c, name); err != nil {
+			return changed, err
+		}
+	}
 	return changed, nil
+}
+
+// established waits until the API server serves a CRD.
+func established(ctx context.Context, c client.Client, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		crd := &unstructured.Unstructured{}
+		crd.SetAPIVersion("apiextensions.k8s.io/v1")
+		crd.SetKind("CustomResourceDefinition")
+		if err := c.Get(ctx, client.ObjectKey{Name: name}, crd); err != nil {
+			return fmt.Errorf("wait for CRD %s: %w", name, err)
+		}
+		conditions, _, _ := unstructured.NestedSlice(crd.Object, "status", "conditions")
+		for _, each := range conditions {
+			if c, ok := each.(map[string]any); ok && c["type"] == "Established" && c["status"] == "True" {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("CRD %s is not established: %w", name, ctx.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 func isNewer(ctx context.Context, c client.Client, ours *unstructured.Unstructured) (bool, error) {

@@ -83,7 +83,7 @@ type Images struct {
 
 // ServerSpec is the control plane. With External it runs elsewhere and the rest is ignored.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.service) || !has(self.service.nodePorts) || self.service.type == 'NodePort' || self.service.type == 'LoadBalancer'",message="service.nodePorts needs the type NodePort or LoadBalancer"
+// +kubebuilder:validation:XValidation:rule="!has(self.service) || !has(self.service.nodePorts) || (has(self.service.type) && (self.service.type == 'NodePort' || self.service.type == 'LoadBalancer'))",message="service.nodePorts needs the type NodePort or LoadBalancer"
 type ServerSpec struct {
 	// +optional
 	External *ExternalServer `json:"external,omitempty"`
@@ -186,8 +186,8 @@ type ExternalServer struct {
 
 // CertificatesSpec says where certificates come from.
 //
-// +kubebuilder:validation:XValidation:rule="(self.source == 'CertManager') == has(self.certManager)",message="certManager belongs to the source CertManager, and it alone"
-// +kubebuilder:validation:XValidation:rule="(self.source == 'Secrets') == has(self.secrets)",message="secrets belongs to the source Secrets, and it alone"
+// +kubebuilder:validation:XValidation:rule="(has(self.source) && self.source == 'CertManager') == has(self.certManager)",message="certManager belongs to the source CertManager, and it alone"
+// +kubebuilder:validation:XValidation:rule="(has(self.source) && self.source == 'Secrets') == has(self.secrets)",message="secrets belongs to the source Secrets, and it alone"
 type CertificatesSpec struct {
 	// Source is BuiltIn (the operator holds the CAs), CertManager or Secrets (supplied).
 	// +kubebuilder:validation:Enum=BuiltIn;CertManager;Secrets
@@ -218,7 +218,7 @@ const (
 
 // CertManagerSpec names the issuers. Servers and clients need separate ones: who may be a server must not be able to be a client.
 //
-// +kubebuilder:validation:XValidation:rule="self.servers != self.clients",message="servers and clients need separate issuers"
+// +kubebuilder:validation:XValidation:rule="self.servers.name != self.clients.name || (has(self.servers.kind) ? self.servers.kind : 'Issuer') != (has(self.clients.kind) ? self.clients.kind : 'Issuer')",message="servers and clients need separate issuers"
 type CertManagerSpec struct {
 	Servers IssuerReference `json:"servers"`
 	Clients IssuerReference `json:"clients"`
@@ -253,7 +253,7 @@ type CertificateSecrets struct {
 
 // AgentSpec is how agents run.
 //
-// +kubebuilder:validation:XValidation:rule="self.tpm == 'Emulated' ? has(self.emulatedNodeSelector) && self.emulatedNodeSelector.size() > 0 : true",message="tpm: Emulated needs emulatedNodeSelector"
+// +kubebuilder:validation:XValidation:rule="!has(self.tpm) || self.tpm != 'Emulated' || (has(self.emulatedNodeSelector) && self.emulatedNodeSelector.size() > 0)",message="tpm: Emulated needs emulatedNodeSelector"
 type AgentSpec struct {
 	// Form is Hardened (a device plugin and single capabilities) or Privileged.
 	// +kubebuilder:validation:Enum=Hardened;Privileged
