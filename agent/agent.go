@@ -93,7 +93,7 @@ func New(config Config, env Environment) (_ *Agent, err error) {
 	if a.state, err = durable.Open(config.StateDir, stateVersion); err != nil {
 		return nil, fmt.Errorf("%w (key stateDir)", err)
 	}
-	if a.device, err = openDevice(config.TPM); err != nil {
+	if a.device, err = openDevice(config.TPM, a.secrets.endorsementAuth); err != nil {
 		if err = a.withoutTPM(err); err != nil {
 			return nil, err
 		}

@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
@@ -47,6 +49,9 @@ type Config struct {
 	// person may have to approve; a changed EK makes another agent.
 	EK string `json:"ek"`
 	AK string `json:"ak"`
+	// EndorsementAuthFile is a file that holds the password of the TPM's endorsement hierarchy, for TPMs that have one; a newline at its end does not count.
+	// Only its owner may have rights to it.
+	EndorsementAuthFile string `json:"endorsementAuthFile"`
 	// IMAList and BootLog are the kernel's logs; an empty path leaves one out.
 	IMAList string `json:"imaList"`
 	BootLog string `json:"bootLog"`
@@ -220,6 +225,8 @@ type secrets struct {
 	serverCA []byte
 	clientCA []byte
 	token    *api.JoinToken
+	// endorsementAuth is the password of the endorsement hierarchy, or nil.
+	endorsementAuth []byte
 }
 
 func (c *Config) readSecrets() (s secrets, err error) {
@@ -227,6 +234,9 @@ func (c *Config) readSecrets() (s secrets, err error) {
 		return s, err
 	}
 	if s.clientCA, err = readOptional(c.ClientCA, "clientCA"); err != nil {
+		return s, err
+	}
+	if s.endorsementAuth, err = readEndorsementAuth(c.EndorsementAuthFile); err != nil {
 		return s, err
 	}
 	text, key := c.JoinToken.Reveal(), "joinToken"
@@ -257,4 +267,38 @@ func readOptional(path, key string) ([]byte, error) {
 		return nil, fmt.Errorf("%w (key %s)", err, key)
 	}
 	return text, nil
+}
+
+// keyEndorsementAuth is the configuration's key for the password of the endorsement hierarchy.
+const keyEndorsementAuth = "endorsementAuthFile"
+
+// readEndorsementAuth reads the password of the endorsement hierarchy. Who has it can make keys and use the endorsement key, so others must not read it.
+func readEndorsementAuth(path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w (key %s)", err, keyEndorsementAuth)
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("%w (key %s)", err, keyEndorsementAuth)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return nil, fmt.Errorf("%s is open to others than its owner (mode %04o): chmod 600 it (key %s)", path, mode, keyEndorsementAuth)
+	}
+	text, err := io.ReadAll(io.LimitReader(file, tpm.MaxAuthBytes+2))
+	if err != nil {
+		return nil, fmt.Errorf("%w (key %s)", err, keyEndorsementAuth)
+	}
+	password := bytes.TrimSuffix(text, []byte("\n"))
+	switch {
+	case len(password) == 0:
+		return nil, fmt.Errorf("%s holds no password; leave the key out where the hierarchy has none (key %s)", path, keyEndorsementAuth)
+	case len(password) > tpm.MaxAuthBytes:
+		return nil, fmt.Errorf("%s holds more than the %d bytes that a TPM takes (key %s)", path, tpm.MaxAuthBytes, keyEndorsementAuth)
+	}
+	return password, nil
 }

@@ -25,14 +25,18 @@ type device struct {
 	ek    endorsement.EK
 	chain [][]byte // DER: the EK certificate and what the TPM keeps beside it
 	ak    tpm.AK
+	// hasAuth says that the configuration has a password of the endorsement hierarchy.
+	hasAuth bool
 }
 
-func openDevice(name string) (*device, error) {
+// openDevice opens a TPM; endorsementAuth is the password of its endorsement hierarchy, or nil.
+func openDevice(name string, endorsementAuth []byte) (*device, error) {
 	opened, err := tpm.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("%w (key tpm)", err)
 	}
-	return &device{TPM: opened}, nil
+	opened.SetEndorsementAuth(endorsementAuth)
+	return &device{TPM: opened, hasAuth: len(endorsementAuth) > 0}, nil
 }
 
 // facts asks the TPM what the preflight wants to know. Whether there is a certificate is known once the endorsement key is derived, which
@@ -44,7 +48,7 @@ func (d *device) facts() tpmFacts {
 	}
 	facts := tpmFacts{
 		Name:    fmt.Sprintf("%s %s, firmware %#x", info.Manufacturer, info.Vendor, info.Firmware),
-		Lockout: info.InLockout, Password: info.EndorsementPassword, Certificate: len(d.chain) > 0,
+		Lockout: info.InLockout, Password: info.EndorsementPassword && !d.hasAuth, Certificate: len(d.chain) > 0,
 	}
 	if facts.Banks, err = d.Banks(); err != nil {
 		return tpmFacts{Err: err}
@@ -55,6 +59,9 @@ func (d *device) facts() tpmFacts {
 // openEK derives the endorsement key and reads its certificates.
 func (d *device) openEK(kind tpm.Algorithm) error {
 	key, err := d.EK(kind)
+	if errors.Is(err, tpm.ErrEndorsementAuth) {
+		return fmt.Errorf("%w (key %s)", err, keyEndorsementAuth)
+	}
 	if err != nil {
 		return err
 	}

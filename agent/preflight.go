@@ -14,6 +14,7 @@ import (
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/tpm"
 )
 
 // Bounds on what the preflight reads of a machine.
@@ -40,14 +41,18 @@ type tpmFacts struct {
 	Err         error
 	Name        string
 	Lockout     bool
-	Password    bool // the endorsement hierarchy has one
+	Password    bool // the endorsement hierarchy has one, and the configuration none
 	Banks       []attest.Hash
 	Certificate bool
 }
 
 // Preflight looks at this machine as the agent would find it, and changes nothing.
 func Preflight(config Config) []api.PreflightCheck {
-	device, err := openDevice(config.TPM)
+	password, err := readEndorsementAuth(config.EndorsementAuthFile)
+	if err != nil {
+		return thisMachine(config, tpmFacts{Err: fmt.Errorf("%w: %w", errEndorsementFile, err)}).examine()
+	}
+	device, err := openDevice(config.TPM, password)
 	if err != nil {
 		return thisMachine(config, tpmFacts{Err: err}).examine()
 	}
@@ -63,8 +68,8 @@ func Preflight(config Config) []api.PreflightCheck {
 }
 
 // thisMachine is what the preflight looks at here.
-func thisMachine(config Config, tpm tpmFacts) machine {
-	return machine{files: os.DirFS("/"), release: kernelRelease(), imaList: config.IMAList, bootLog: config.BootLog, tpm: tpm}
+func thisMachine(config Config, facts tpmFacts) machine {
+	return machine{files: os.DirFS("/"), release: kernelRelease(), imaList: config.IMAList, bootLog: config.BootLog, tpm: facts}
 }
 
 // examine makes every check, in the order in which a person would mend the findings.
@@ -83,13 +88,16 @@ func Works(checks []api.PreflightCheck) bool {
 func (m machine) checkTPM() api.PreflightCheck {
 	check := api.PreflightCheck{Name: "tpm", Status: api.PreflightOK, Detail: m.tpm.Name}
 	switch {
+	case errors.Is(m.tpm.Err, errEndorsementFile), errors.Is(m.tpm.Err, tpm.ErrEndorsementAuth):
+		check.Status, check.Detail = api.PreflightFailing, m.tpm.Err.Error()
+		check.Remedy = "Set the key endorsementAuthFile to a file with the hierarchy's password that only its owner can read."
 	case m.tpm.Err != nil:
 		check.Status, check.Detail = api.PreflightFailing, m.tpm.Err.Error()
 		check.Remedy = "Enable the TPM 2.0 in the firmware's setup, load its driver, and start the agent as root or in the group of /dev/tpmrm0."
 	case m.tpm.Password:
 		check.Status = api.PreflightFailing
 		check.Detail += "; its endorsement hierarchy has a password"
-		check.Remedy = "Remove the password: tpm2_changeauth -c endorsement -p PASSWORD."
+		check.Remedy = "Set the key endorsementAuthFile, or remove the password: tpm2_changeauth -c endorsement -p PASSWORD."
 	case m.tpm.Lockout:
 		// Assay's keys are not under that protection.
 		check.Status = api.PreflightWarning
@@ -265,6 +273,9 @@ func (m machine) kernelConfig() ([]byte, error) {
 	}
 	return text, nil
 }
+
+// errEndorsementFile says that not the TPM is at fault but the file with its hierarchy's password.
+var errEndorsementFile = errors.New("the endorsement hierarchy's password")
 
 // errLeftOut says that the configuration names no such file.
 var errLeftOut = errors.New("left out by the configuration")

@@ -53,14 +53,25 @@ func (t *TPM) withEK(alg Algorithm, use func(ek tpm2.AuthHandle, public []byte) 
 		return err
 	}
 	rsp, err := tpm2.CreatePrimary{
-		PrimaryHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHEndorsement, Auth: tpm2.PasswordAuth(nil)},
+		PrimaryHandle: t.endorsement(),
 		InPublic:      tpm2.New2B(kind.template()),
 	}.Execute(t.device)
+	if errors.Is(err, tpm2.TPMRCBadAuth) {
+		return fmt.Errorf("create primary: %w than %s: %w", ErrEndorsementAuth, t.given(), err)
+	}
 	if err != nil {
 		return fmt.Errorf("create primary: %w", err)
 	}
 	defer func() { err = errors.Join(err, t.flush(rsp.ObjectHandle)) }()
-	return use(tpm2.AuthHandle{Handle: rsp.ObjectHandle, Name: rsp.Name, Auth: kind.session()}, tpm2.Marshal(rsp.OutPublic))
+	return use(tpm2.AuthHandle{Handle: rsp.ObjectHandle, Name: rsp.Name, Auth: kind.session(t.endorsement())}, tpm2.Marshal(rsp.OutPublic))
+}
+
+// given says which password was tried, never what it is.
+func (t *TPM) given() string {
+	if len(t.endorsementAuth) == 0 {
+		return "the empty one"
+	}
+	return "the one that was given"
 }
 
 // certificates reads a certificate and, where there is one, the intermediates that the TPM keeps.

@@ -20,7 +20,7 @@ type Info struct {
 	Firmware uint64 `json:"firmware"`
 	// InLockout says that keys under dictionary-attack protection are refused for now. Assay's attestation key is not under it.
 	InLockout bool `json:"inLockout"`
-	// EndorsementPassword says that the endorsement hierarchy has a password, with which Assay cannot work.
+	// EndorsementPassword says that the endorsement hierarchy has a password, which SetEndorsementAuth takes.
 	EndorsementPassword bool `json:"endorsementPassword"`
 }
 

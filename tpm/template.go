@@ -111,11 +111,10 @@ func policyC() []byte {
 
 func word[W ~uint32](value W) []byte { return binary.BigEndian.AppendUint32(nil, uint32(value)) }
 
-// session returns a one-time policy session that authorises use of the key. Unlike its (empty) password it does not count as an attempt for the
+// session returns a one-time policy session that authorises use of the key by the endorsement hierarchy. Unlike its (empty) password it does not count as an attempt for the
 // dictionary-attack protection, which after a few power cuts would lock the key.
-func (k ekKind) session() tpm2.Session {
+func (k ekKind) session(endorsement tpm2.AuthHandle) tpm2.Session {
 	return tpm2.Policy(k.nameAlg, sessionNonceBytes, func(device transport.TPM, session tpm2.TPMISHPolicy, nonce tpm2.TPM2BNonce) error {
-		endorsement := tpm2.AuthHandle{Handle: tpm2.TPMRHEndorsement, Auth: tpm2.PasswordAuth(nil)}
 		if _, err := (tpm2.PolicySecret{AuthHandle: endorsement, PolicySession: session, NonceTPM: nonce}).Execute(device); err != nil {
 			return fmt.Errorf("authorise by the endorsement hierarchy: %w", err)
 		}

@@ -5,10 +5,12 @@
 // endorsement, judging quotes to evidence/quote, keeping the attestation key's blob to the caller.
 //
 // A TPM has few slots for loaded keys (three in most) and a device without resource manager shares them, so at most two are held here: the
-// attestation key, kept between quotes, and an endorsement key for as long as one call. The endorsement hierarchy's password must be empty.
+// attestation key, kept between quotes, and an endorsement key for as long as one call. The endorsement hierarchy's
+// password is empty unless SetEndorsementAuth says otherwise.
 package tpm
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -38,6 +40,8 @@ var (
 	ErrNoTPM = errors.New("no TPM 2.0")
 	// ErrNoRight: this user may not open the TPM, or a hierarchy of it has a password.
 	ErrNoRight = errors.New("no right to the TPM")
+	// ErrEndorsementAuth: the endorsement hierarchy has another password than the one that was given, or than none. Errors that wrap it wrap ErrNoRight too.
+	ErrEndorsementAuth = errors.New("the endorsement hierarchy has another password")
 	// ErrLockout: the TPM refuses for now, after wrong passwords or power cuts (TPM 2.0 Part 1, "Dictionary Attack Protection").
 	ErrLockout = errors.New("the TPM is in lockout")
 	// ErrForeignAK: the blob of an attestation key was not made under this TPM's endorsement key as it is now: the TPM was cleared, or the blob is
@@ -52,6 +56,24 @@ type TPM struct {
 	mu     sync.Mutex
 	device transport.TPMCloser
 	loaded loadedAK
+	// endorsementAuth authorises every use of an endorsement key: deriving it, and as its policy demands, loading under it and activation.
+	endorsementAuth []byte
+}
+
+// MaxAuthBytes is the longest password of a hierarchy that a TPM may take: a digest of SHA-512.
+const MaxAuthBytes = 64
+
+// SetEndorsementAuth gives the password of the endorsement hierarchy, for all that follows. A wrong one shows at the first use as ErrEndorsementAuth; it
+// is not under dictionary-attack protection (TPM 2.0 Part 1, "Dictionary Attack Protection"). It passes to the TPM in the clear, as do its other commands.
+func (t *TPM) SetEndorsementAuth(password []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.endorsementAuth = bytes.Clone(password)
+}
+
+// endorsement is the hierarchy with its password. The caller holds the lock.
+func (t *TPM) endorsement() tpm2.AuthHandle {
+	return tpm2.AuthHandle{Handle: tpm2.TPMRHEndorsement, Auth: tpm2.PasswordAuth(t.endorsementAuth)}
 }
 
 // Open opens a TPM: a device ("/dev/tpmrm0"), or the command socket of an emulator ("swtpm:/path" or the path alone). The empty name means
@@ -138,6 +160,8 @@ func explain(doing string, err error) error {
 		return nil
 	case errors.Is(err, tpm2.TPMRCLockout):
 		return fmt.Errorf("%s: %w: %w (wait, or run tpm2_dictionarylockout -c with the lockout password)", doing, ErrLockout, err)
+	case errors.Is(err, ErrEndorsementAuth):
+		return fmt.Errorf("%s: %w: %w", doing, ErrNoRight, err)
 	case errors.Is(err, tpm2.TPMRCBadAuth), errors.Is(err, tpm2.TPMRCAuthFail):
 		return fmt.Errorf("%s: %w: a hierarchy or key has a password: %w", doing, ErrNoRight, err)
 	case errors.Is(err, tpm2.TPMRCObjectMemory):

@@ -180,25 +180,6 @@ func TestLockout(t *testing.T) {
 	}
 }
 
-// TPM2_HierarchyChangeAuth, which go-tpm has no command for: a password for the endorsement hierarchy takes our rights away.
-func TestEndorsementPassword(t *testing.T) {
-	device := newTPM(t)
-	command := []byte{0x80, 0x02, 0, 0, 0, 0, 0, 0, 0x01, 0x29, 0x40, 0, 0, 0x0b, 0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0, 0, 6, 's', 'e', 'c', 'r', 'e', 't'}
-	command[5] = byte(len(command))
-	if answer, err := device.device.Send(command); err != nil || answer[6]|answer[7]|answer[8]|answer[9] != 0 {
-		t.Fatalf("%x %v", answer, err)
-	}
-	if info, err := device.Info(); err != nil || !info.EndorsementPassword {
-		t.Errorf("%+v %v, expected a password", info, err)
-	}
-	if _, err := device.EK(RSA2048); !errors.Is(err, ErrNoRight) {
-		t.Errorf("%v, expected ErrNoRight", err)
-	}
-	if _, err := device.CreateAK(Kinds{}); !errors.Is(err, ErrNoRight) {
-		t.Errorf("%v, expected ErrNoRight", err)
-	}
-}
-
 // Quotes with different transport keys at the same time do not see each other's PCR 16.
 func TestConcurrentQuotes(t *testing.T) {
 	device := newTPM(t)
