@@ -1,0 +1,124 @@
+package chart
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/assay-project/assay/internal/need"
+	"github.com/assay-project/assay/lab"
+	"github.com/assay-project/assay/lab/cluster"
+)
+
+func TestMain(m *testing.M) {
+	cluster.RunSupervisor()
+	os.Exit(m.Run())
+}
+
+// server makes a cluster of one node, with the chart's CRDs and its namespace.
+func server(ctx context.Context, t *testing.T) *cluster.Cluster {
+	t.Helper()
+	need.Cluster(t)
+	release, err := lab.Exclusive(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := release(); err != nil {
+			t.Error(err)
+		}
+	})
+	dir, err := os.MkdirTemp("", "c-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := cluster.Up(ctx, cluster.Config{Dir: dir, Progress: func(text string) { t.Log(text) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Down(context.WithoutCancel(ctx)); err != nil {
+			t.Error(err)
+		}
+	})
+	kubectl(ctx, t, c, "create", "namespace", "assay-system")
+	kubectl(ctx, t, c, "apply", "--server-side", "--validate=strict", "-f", filepath.Join(folder, "crds"))
+	kubectl(ctx, t, c, "wait", "--for=condition=Established", "--timeout=60s", "-f", filepath.Join(folder, "crds"))
+	return c
+}
+
+func kubectl(ctx context.Context, t *testing.T, c *cluster.Cluster, arguments ...string) string {
+	t.Helper()
+	out, err := c.Kubectl(ctx, arguments...)
+	if err != nil {
+		t.Fatalf("kubectl %s: %v", strings.Join(arguments, " "), err)
+	}
+	return out
+}
+
+// manifest writes what a variant renders to a file.
+func manifest(t *testing.T, rendered string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "manifest.yaml")
+	if err := os.WriteFile(file, []byte(rendered), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// TestServerSide asks a real API server what it makes of each variant: the manifests, and the AttestationPlatform that the operator will make of
+// their values.
+func TestServerSide(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
+	defer cancel()
+	c := server(ctx, t)
+	dryRun := []string{"apply", "--server-side", "--dry-run=server", "--validate=strict", "-f"}
+	for _, v := range variants() {
+		if v.name == "openshift" {
+			kubectl(ctx, t, c, "apply", "--server-side", "--validate=strict", "-f", filepath.Join("testdata", "scc-crd.yaml"))
+			kubectl(ctx, t, c, "wait", "--for=condition=Established", "--timeout=60s", "-f", filepath.Join("testdata", "scc-crd.yaml"))
+		}
+		rendered := v.render(t)
+		out := kubectl(ctx, t, c, append(dryRun, manifest(t, rendered))...)
+		if !strings.Contains(out, "deployment.apps/assay-operator serverside-applied (server dry run)") {
+			t.Errorf("%s: %s", v.name, out)
+		}
+		kubectl(ctx, t, c, append(dryRun, manifest(t, platform(t, rendered)))...)
+	}
+	// The same with one fault: the server, and not only this test's eye, tells them apart.
+	wrong := strings.Replace(platform(t, variants()[0].render(t)), "form: Hardened", "form: Soft", 1)
+	if out, err := c.Kubectl(ctx, append(dryRun, manifest(t, wrong))...); err == nil || !strings.Contains(err.Error()+out, `Unsupported value: "Soft"`) {
+		t.Errorf("a wrong platform: %v %s", err, out)
+	}
+	discovered(ctx, t, c)
+}
+
+// discovered installs with helm's own dry run: it asks this server which APIs there are, OpenShift's among them now.
+func discovered(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+	t.Helper()
+	out, text, err := helm(t, "install", "assay", folder, "--kubeconfig", c.KubeconfigPath(), "--namespace", "assay-system", "--set", "images.registry=registry.example/assay", "--dry-run=server")
+	if err != nil || strings.Count(out, "kind: SecurityContextConstraints") != 3 {
+		t.Errorf("helm install --dry-run=server: %v\n%s%s", err, text, out)
+	}
+	kubectl(ctx, t, c, "delete", "crd", "securitycontextconstraints.security.openshift.io")
+	out, text, err = helm(t, "install", "assay", folder, "--kubeconfig", c.KubeconfigPath(), "--namespace", "assay-system", "--set", "images.registry=registry.example/assay", "--dry-run=server")
+	if err != nil || strings.Contains(out, "SecurityContextConstraints") {
+		t.Errorf("without OpenShift's API: %v\n%s%s", err, text, out)
+	}
+}
+
+// platform is the AttestationPlatform of the rendered values.
+func platform(t *testing.T, rendered string) string {
+	t.Helper()
+	for _, o := range objects(t, rendered) {
+		if o.Kind == "ConfigMap" && o.Metadata.Name == "assay-values" {
+			spec := strings.ReplaceAll("\n"+strings.TrimSpace(o.Data["spec.yaml"]), "\n", "\n  ")
+			return "apiVersion: integrity.assay.dev/v1alpha1\nkind: AttestationPlatform\nmetadata: {name: cluster}\nspec:" + spec + "\n"
+		}
+	}
+	t.Fatal("no ConfigMap assay-values")
+	return ""
+}
