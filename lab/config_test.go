@@ -2,7 +2,6 @@ package lab
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"log/slog"
 	"net"
@@ -10,10 +9,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -258,26 +255,6 @@ func TestFilesStayInTheTree(t *testing.T) {
 	}
 }
 
-func TestProcessIdentity(t *testing.T) {
-	self, err := identify(os.Getpid())
-	if err != nil || !self.alive() {
-		t.Fatalf("%+v, %v", self, err)
-	}
-	reused := process{PID: self.PID, Start: self.Start + 1}
-	if reused.alive() {
-		t.Error("another process of the same number counts as ours")
-	}
-	if err := reused.kill(); err != nil {
-		t.Errorf("kill of a process that is gone: %v", err)
-	}
-	if _, err := identify(1 << 30); err == nil || !strings.Contains(err.Error(), strconv.Itoa(1<<30)) {
-		t.Errorf("got %v", err)
-	}
-	if err := self.await(20 * time.Millisecond); err == nil {
-		t.Error("waited for this very process to end, and it did")
-	}
-}
-
 func TestQMP(t *testing.T) {
 	const greeting = `{"QMP":{"version":{}}}`
 	tests := map[string]struct {
@@ -316,14 +293,6 @@ func TestQMP(t *testing.T) {
 	}
 }
 
-func TestWatchParent(t *testing.T) {
-	for input, want := range map[string]bool{"": false, "detach\n": true, "detach": false, "something\n": false} {
-		if got := <-watchParent(strings.NewReader(input)); got != want {
-			t.Errorf("%q: got %v", input, got)
-		}
-	}
-}
-
 func TestAttachNeedsAMachine(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := Attach(dir); !errors.Is(err, ErrNoMachine) {
@@ -350,12 +319,12 @@ func TestAttachNeedsAMachine(t *testing.T) {
 // A supervisor may die between a question and its answer.
 func TestAskOfADyingSupervisor(t *testing.T) {
 	folder := t.TempDir()
-	l, err := net.Listen("unix", filepath.Join(folder, controlSocket))
+	l, err := net.Listen("unix", filepath.Join(folder, "control.sock"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	for _, answer := range []string{"", `{"ended":`, `{"ended":"off"}`} {
+	for _, answer := range []string{"", `{"text":`, `{"text":"off"}`} {
 		go func() {
 			conn, err := l.Accept()
 			if err != nil {
@@ -371,28 +340,5 @@ func TestAskOfADyingSupervisor(t *testing.T) {
 		} else if answer == "" && !errors.Is(err, ErrNoSupervisor) {
 			t.Errorf("%q: %v, want ErrNoSupervisor", answer, err)
 		}
-	}
-}
-
-func TestExclusiveHasOnePlace(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "cache", "lock")
-	release, err := lockFile(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	if _, err := lockFile(ctx, path); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a second place: %v", err)
-	}
-	if err := release(); err != nil {
-		t.Fatal(err)
-	}
-	again, err := lockFile(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := again(); err != nil {
-		t.Error(err)
 	}
 }

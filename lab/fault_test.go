@@ -87,11 +87,11 @@ func TestKilledSupervisorTakesTheMachineWithIt(t *testing.T) {
 	place(t)
 	m := boot(t, Config{})
 	all := processes(t, m.Dir())
-	if err := all[len(all)-1].kill(); err != nil {
+	if err := all[len(all)-1].Kill(); err != nil {
 		t.Fatal(err)
 	}
 	for _, child := range all {
-		if err := child.await(20 * time.Second); err != nil {
+		if err := child.Await(20 * time.Second); err != nil {
 			t.Error(err)
 		}
 	}

@@ -18,6 +18,8 @@ import (
 
 	"github.com/assay-project/assay/internal/need"
 	"github.com/assay-project/assay/lab/guest"
+	"github.com/assay-project/assay/lab/host"
+	"github.com/assay-project/assay/lab/leash"
 )
 
 // What this test binary becomes when it is started as another process of a test.
@@ -100,7 +102,7 @@ func boot(t *testing.T, cfg Config) *Machine {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("console ends with: %s", tail(m.Console(), 20))
+			t.Logf("console ends with: %s", host.Tail(m.Console(), 20))
 		}
 		if err := m.Down(context.Background()); err != nil {
 			t.Errorf("down: %v", err)
@@ -383,26 +385,26 @@ func checkDown(t *testing.T, m *Machine) {
 }
 
 // processes returns those of a machine: its supervisor, QEMU and swtpm.
-func processes(t *testing.T, dir string) []process {
+func processes(t *testing.T, dir string) []leash.Process {
 	t.Helper()
 	var r running
 	if err := readJSON(filepath.Join(dir, runFile), &r); err != nil {
 		t.Fatal(err)
 	}
 	all := append(childrenOf(t, r.Supervisor.PID), r.Supervisor)
-	if len(all) != 3 || !slices.Contains(all, r.QEMU) || !r.Supervisor.alive() {
+	if len(all) != 3 || !slices.Contains(all, r.QEMU) || !r.Supervisor.Alive() {
 		t.Fatalf("supervisor %d has the children %v", r.Supervisor.PID, all)
 	}
 	return all
 }
 
-func childrenOf(t *testing.T, parent int) []process {
+func childrenOf(t *testing.T, parent int) []leash.Process {
 	t.Helper()
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var children []process
+	var children []leash.Process
 	for _, task := range tasks {
 		list, err := os.ReadFile(task)
 		if err != nil {
@@ -413,7 +415,7 @@ func childrenOf(t *testing.T, parent int) []process {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if child, err := identify(pid); err == nil {
+			if child, err := leash.Identify(pid); err == nil {
 				children = append(children, child)
 			}
 		}
@@ -422,10 +424,10 @@ func childrenOf(t *testing.T, parent int) []process {
 }
 
 // expectGone waits a little for what a machine consisted of to be gone.
-func expectGone(t *testing.T, dir string, all []process) {
+func expectGone(t *testing.T, dir string, all []leash.Process) {
 	t.Helper()
 	for _, p := range all {
-		if err := p.await(20 * time.Second); err != nil {
+		if err := p.Await(20 * time.Second); err != nil {
 			t.Error(err)
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -18,6 +17,7 @@ import (
 	"github.com/assay-project/assay/internal/swtpm"
 	"github.com/assay-project/assay/lab/guest"
 	"github.com/assay-project/assay/lab/host"
+	"github.com/assay-project/assay/lab/leash"
 )
 
 const bootIDPath = "/proc/sys/kernel/random/boot_id"
@@ -34,8 +34,7 @@ type Machine struct {
 	spec   spec
 	client guest.Client
 
-	leash      io.WriteCloser // stdin of the supervisor; nil once detached or when attached
-	supervisor chan struct{}  // closed when the supervisor, our child, has ended; nil when attached
+	supervisor *leash.Child // nil when attached
 }
 
 func newMachine(dir string, s spec) *Machine {
@@ -121,11 +120,11 @@ func (m *Machine) EKRoot() ([]byte, error) { return swtpm.Authorities(m.spec.Ven
 
 // Running reports whether the machine is switched on; if not, how it ended.
 func (m *Machine) Running(ctx context.Context) (running bool, ended string) {
-	answer, err := ask(ctx, m.dir, askStatus)
+	ended, err := ask(ctx, m.dir, askStatus)
 	if err != nil {
 		return false, err.Error()
 	}
-	return answer.Ended == "", answer.Ended
+	return ended == "", ended
 }
 
 // Exec runs a command in the machine; see guest.Client.
@@ -204,14 +203,11 @@ func (m *Machine) SetLink(ctx context.Context, state Link) error {
 
 // Detach lets the machine outlive this process. From then on only Down ends it.
 func (m *Machine) Detach() error {
-	if m.leash == nil {
+	if m.supervisor == nil {
 		return nil
 	}
-	_, err := io.WriteString(m.leash, detachWord+"\n")
-	err = errors.Join(err, m.leash.Close())
-	m.leash = nil
-	if err != nil {
-		return fmt.Errorf("detach %s: %w", m.dir, err)
+	if err := m.supervisor.Detach(); err != nil {
+		return fmt.Errorf("machine %s: %w", m.dir, err)
 	}
 	return nil
 }
@@ -224,27 +220,27 @@ func (m *Machine) Down(ctx context.Context) error {
 	}
 	// The supervisor may be gone before its answer is out, or be gone already: what counts is whether the processes end.
 	ask(ctx, m.dir, askDown)
-	if m.leash != nil {
-		m.leash.Close()
-		m.leash = nil
-	}
 	if m.supervisor != nil {
+		m.supervisor.Pull()
 		select {
-		case <-m.supervisor:
+		case <-m.supervisor.Ended():
 		case <-time.After(downPatience):
 		}
 	}
 	var errs []error
-	if r.Supervisor.await(downPatience) != nil {
-		errs = append(errs, r.Supervisor.kill())
+	if r.Supervisor.Await(downPatience) != nil {
+		errs = append(errs, r.Supervisor.Kill())
 	}
-	return errors.Join(append(errs, r.QEMU.kill(), os.RemoveAll(m.dir))...)
+	return errors.Join(append(errs, r.QEMU.Kill(), os.RemoveAll(m.dir))...)
 }
 
-// supervisorEnded reports whether our own supervisor is gone.
+// supervisorEnded reports whether our own supervisor is gone. That of an attached machine is another's.
 func (m *Machine) supervisorEnded() bool {
+	if m.supervisor == nil {
+		return false
+	}
 	select {
-	case <-m.supervisor:
+	case <-m.supervisor.Ended():
 		return true
 	default:
 		return false

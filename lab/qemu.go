@@ -28,7 +28,6 @@ const (
 	consoleFile   = "console.log"
 	qemuLog       = "qemu.log"
 	supervisorLog = "supervisor.log"
-	controlSocket = "control.sock"
 )
 
 // A spec is what a machine is: written once by Up, read by the supervisor and by Attach.

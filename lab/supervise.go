@@ -1,15 +1,12 @@
 package lab
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -22,13 +19,11 @@ import (
 	"github.com/assay-project/assay/internal/durable"
 	"github.com/assay-project/assay/internal/swtpm"
 	"github.com/assay-project/assay/lab/host"
+	"github.com/assay-project/assay/lab/leash"
 )
 
 // superviseArgs come before the folder on a supervisor's command line.
 var superviseArgs = []string{"lab", "supervise"}
-
-// detachWord is what a supervisor reads on its stdin when its machine may outlive the process that made it.
-const detachWord = "detach"
 
 // tpmPatience is how long an emulated TPM may take to start.
 const tpmPatience = time.Minute
@@ -63,19 +58,17 @@ func Supervise(folder string) error {
 		return fmt.Errorf("supervise: %w", err)
 	}
 	defer dir.Close()
-	l, err := net.Listen("unix", shortPath(dir, controlSocket))
+	l, err := leash.Listen(folder)
 	if err != nil {
-		return fmt.Errorf("supervise %s: %w", folder, err)
+		return fmt.Errorf("supervise: %w", err)
 	}
 	defer l.Close()
-	questions := make(chan question)
-	go serveControl(l, questions)
 	sup := &supervisor{folder: folder, spec: s, log: log, sockets: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), dir.Fd())}
 	if err := sup.start(); err != nil {
 		sup.ended = err.Error()
 		log.Error("start", "err", err)
 	}
-	sup.loop(questions)
+	sup.loop(l.Questions)
 	return errors.Join(sup.stop(), os.RemoveAll(folder))
 }
 
@@ -94,10 +87,10 @@ type supervisor struct {
 	ended string
 }
 
-func (s *supervisor) loop(questions <-chan question) {
+func (s *supervisor) loop(questions <-chan leash.Question) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	orphaned := watchParent(os.Stdin)
+	orphaned := leash.Watch(os.Stdin)
 	for {
 		select {
 		case <-signals:
@@ -108,30 +101,16 @@ func (s *supervisor) loop(questions <-chan question) {
 			}
 		case err := <-s.gone:
 			s.gone = nil
-			s.ended = fmt.Sprintf("QEMU ended: %s: %s", exitText(err), tail(filepath.Join(s.folder, qemuLog), 3))
+			s.ended = fmt.Sprintf("QEMU ended: %s: %s", exitText(err), host.Tail(filepath.Join(s.folder, qemuLog), 3))
 			s.log.Info("ended", "how", s.ended)
 		case q := <-questions:
-			err := s.answer(q.ask)
-			answer := controlAnswer{Ended: s.ended}
-			if err != nil {
-				answer.Error = err.Error()
-			}
-			q.reply <- answer
-			if q.ask == askDown {
+			err := s.answer(q.Ask)
+			q.Reply(s.ended, err)
+			if q.Ask == askDown {
 				return
 			}
 		}
 	}
-}
-
-// watchParent reports once: true when the parent lets go of the machine, false when it is gone.
-func watchParent(stdin io.Reader) <-chan bool {
-	report := make(chan bool, 1)
-	go func() {
-		line, err := bufio.NewReader(stdin).ReadString('\n')
-		report <- err == nil && line == detachWord+"\n"
-	}()
-	return report
 }
 
 func (s *supervisor) answer(what string) error {
@@ -224,7 +203,7 @@ func (s *supervisor) startQEMU() error {
 		return err
 	}
 	if err := s.qmp.greet(); err != nil {
-		return fmt.Errorf("%w: %s", err, tail(filepath.Join(s.folder, qemuLog), 3))
+		return fmt.Errorf("%w: %s", err, host.Tail(filepath.Join(s.folder, qemuLog), 3))
 	}
 	return nil
 }
@@ -255,16 +234,16 @@ func (s *supervisor) stop() error {
 
 // running names the processes that Down looks after. swtpm is not among them: the kernel ends it with the supervisor.
 type running struct {
-	Supervisor process `json:"supervisor"`
-	QEMU       process `json:"qemu"`
+	Supervisor leash.Process `json:"supervisor"`
+	QEMU       leash.Process `json:"qemu"`
 }
 
 func (s *supervisor) record() error {
-	self, err := identify(os.Getpid())
+	self, err := leash.Identify(os.Getpid())
 	if err != nil {
 		return err
 	}
-	qemu, err := identify(s.qemu.Process.Pid)
+	qemu, err := leash.Identify(s.qemu.Process.Pid)
 	if errors.Is(err, os.ErrProcessDone) || errors.Is(err, fs.ErrNotExist) {
 		return nil // it ended at once, and its greeting will be missed
 	}
@@ -279,15 +258,6 @@ func exitText(err error) string {
 		return "the machine was switched off"
 	}
 	return err.Error()
-}
-
-// tail returns the last lines of a file, on one line; nothing if it cannot be read.
-func tail(path string, lines int) string {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return ""
-	}
-	return host.LastLines(string(data), lines)
 }
 
 func readJSON(path string, v any) error {
@@ -307,27 +277,4 @@ func writeJSON(path string, v any) error {
 		return fmt.Errorf("encode %s: %w", path, err)
 	}
 	return durable.WriteFile(path, data, 0o600)
-}
-
-// startSupervisor runs the supervisor as a child in a session of its own. The returned pipe is its stdin.
-func startSupervisor(ctx context.Context, command []string, folder string) (*exec.Cmd, io.WriteCloser, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, nil, err
-	}
-	cmd := exec.Command(command[0], append(slices.Clone(command[1:]), folder)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	log, err := os.OpenFile(filepath.Join(folder, supervisorLog), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, nil, fmt.Errorf("start supervisor: %w", err)
-	}
-	defer log.Close()
-	cmd.Stdout, cmd.Stderr = log, log
-	leash, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, nil, fmt.Errorf("start supervisor: %w", err)
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, nil, fmt.Errorf("start supervisor: %w", err)
-	}
-	return cmd, leash, nil
 }

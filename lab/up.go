@@ -18,6 +18,8 @@ import (
 
 	"github.com/assay-project/assay/internal/swtpm"
 	"github.com/assay-project/assay/lab/guest"
+	"github.com/assay-project/assay/lab/host"
+	"github.com/assay-project/assay/lab/leash"
 )
 
 // Forwarded ports come from below the range that the kernel hands out by itself, so that none is taken while a machine is switched off.
@@ -66,17 +68,11 @@ func up(ctx context.Context, cfg Config) (*Machine, error) {
 		return nil, err
 	}
 	cfg.Progress("starting the machine")
-	cmd, leash, err := startSupervisor(ctx, cfg.Supervisor, cfg.Dir)
-	if err != nil {
+	m := newMachine(cfg.Dir, s)
+	command := append(slices.Clone(cfg.Supervisor), cfg.Dir)
+	if m.supervisor, err = leash.Start(ctx, command, filepath.Join(cfg.Dir, supervisorLog)); err != nil {
 		return nil, err
 	}
-	m := newMachine(cfg.Dir, s)
-	m.leash = leash
-	m.supervisor = make(chan struct{})
-	go func() {
-		cmd.Wait()
-		close(m.supervisor)
-	}()
 	if err := m.waitReady(ctx, ""); err != nil {
 		return nil, errors.Join(err, m.Down(context.WithoutCancel(ctx)))
 	}
@@ -206,7 +202,7 @@ func (m *Machine) waitReady(ctx context.Context, lastBoot string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for the machine: %w; its console ends with: %s", ctx.Err(), tail(m.Console(), 5))
+			return fmt.Errorf("wait for the machine: %w; its console ends with: %s", ctx.Err(), host.Tail(m.Console(), 5))
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
@@ -214,12 +210,12 @@ func (m *Machine) waitReady(ctx context.Context, lastBoot string) error {
 
 // diagnose finds a reason why waiting longer is of no use.
 func (m *Machine) diagnose(ctx context.Context) error {
-	answer, err := ask(ctx, m.dir, askStatus)
+	ended, err := ask(ctx, m.dir, askStatus)
 	switch {
 	case m.supervisorEnded():
-		return fmt.Errorf("the supervisor ended: %s", tail(filepath.Join(m.dir, supervisorLog), 5))
-	case err == nil && answer.Ended != "":
-		return fmt.Errorf("%s; console: %s", answer.Ended, tail(m.Console(), 5))
+		return fmt.Errorf("the supervisor ended: %s", host.Tail(filepath.Join(m.dir, supervisorLog), 5))
+	case err == nil && ended != "":
+		return fmt.Errorf("%s; console: %s", ended, host.Tail(m.Console(), 5))
 	}
 	console, err := os.ReadFile(m.Console())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

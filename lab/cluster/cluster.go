@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/assay-project/assay/lab"
+	"github.com/assay-project/assay/lab/host"
 	"github.com/assay-project/assay/lab/leash"
 )
 
@@ -148,7 +149,7 @@ func (c *Cluster) kubectl(ctx context.Context, stdin io.Reader, args ...string) 
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, lastLines(stderr.String(), 4))
+		return stdout.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, host.LastLines(stderr.String(), 4))
 	}
 	return stdout.String(), nil
 }
@@ -181,7 +182,7 @@ func (c *Cluster) Get(ctx context.Context, path string, v any) error {
 	case answer.StatusCode == http.StatusNotFound:
 		return fmt.Errorf("get %s: %w", path, ErrNotFound)
 	case answer.StatusCode != http.StatusOK:
-		return fmt.Errorf("get %s: %s: %s", path, answer.Status, lastLines(string(body), 4))
+		return fmt.Errorf("get %s: %s: %s", path, answer.Status, host.LastLines(string(body), 4))
 	case v == nil:
 		return nil
 	}
@@ -309,7 +310,9 @@ func (c *Cluster) Down(ctx context.Context) error {
 	if err := readJSON(filepath.Join(c.dir, runFile), &left); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		errs = append(errs, err)
 	}
-	_, err = leash.Ask(ctx, c.dir, leash.Request{Ask: askDown})
+	asking, cancel := context.WithTimeout(ctx, downPatience)
+	defer cancel()
+	_, err = leash.Ask(asking, c.dir, leash.Request{Ask: askDown})
 	if err != nil && !errors.Is(err, leash.ErrNotRunning) {
 		errs = append(errs, err)
 	}

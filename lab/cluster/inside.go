@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/assay-project/assay/lab/guest"
+	"github.com/assay-project/assay/lab/host"
 	"github.com/assay-project/assay/lab/leash"
 )
 
@@ -339,7 +340,7 @@ func (k *keeper) do(what, name string) error {
 func runTool(ctx context.Context, args ...string) error {
 	out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, lastLines(string(out), 4))
+		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, host.LastLines(string(out), 4))
 	}
 	return nil
 }

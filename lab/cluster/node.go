@@ -19,6 +19,7 @@ import (
 	"github.com/assay-project/assay/internal/swtpm"
 	"github.com/assay-project/assay/lab"
 	"github.com/assay-project/assay/lab/guest"
+	"github.com/assay-project/assay/lab/host"
 	"github.com/assay-project/assay/lab/leash"
 )
 
@@ -114,7 +115,7 @@ func (n *Node) run(ctx context.Context, stdin io.Reader, args ...string) (string
 		err = cmd.Run()
 	}
 	if err != nil {
-		return stdout.String(), fmt.Errorf("%s on %s: %w: %s", strings.Join(args, " "), n.spec.Name, err, lastLines(stderr.String(), 4))
+		return stdout.String(), fmt.Errorf("%s on %s: %w: %s", strings.Join(args, " "), n.spec.Name, err, host.LastLines(stderr.String(), 4))
 	}
 	return stdout.String(), nil
 }
@@ -220,7 +221,7 @@ func (n *Node) Log(ctx context.Context, service string) ([]byte, error) {
 func (n *Node) waitServed(ctx context.Context) error {
 	return poll(ctx, servePatience, "node "+n.spec.Name, func() error {
 		if _, err := os.Stat("/proc/" + strconv.Itoa(n.pid)); err != nil {
-			return fmt.Errorf("it ended: %s", tail(filepath.Join(n.folder(), initLog), 5))
+			return fmt.Errorf("it ended: %s", host.Tail(filepath.Join(n.folder(), initLog), 5))
 		}
 		_, err := n.ask(ctx, askReady, "")
 		return err

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/assay-project/assay/lab/host"
 	"github.com/assay-project/assay/lab/leash"
 )
 
@@ -227,7 +228,7 @@ func (p part) compile(ctx context.Context, c BuildConfig, out string) error {
 			c.Progress(fmt.Sprintf("building %s since %v", p.name, time.Since(began).Round(time.Second)))
 		case err := <-ended:
 			if err != nil {
-				return fmt.Errorf("go build: %w: %s", err, lastLines(stderr.String(), 10))
+				return fmt.Errorf("go build: %w: %s", err, host.LastLines(stderr.String(), 10))
 			}
 			c.Progress(fmt.Sprintf("built %s in %v", p.name, time.Since(began).Round(time.Second)))
 			return nil

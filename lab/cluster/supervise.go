@@ -22,6 +22,7 @@ import (
 	"github.com/assay-project/assay/internal/durable"
 	"github.com/assay-project/assay/internal/swtpm"
 	"github.com/assay-project/assay/lab"
+	"github.com/assay-project/assay/lab/host"
 	"github.com/assay-project/assay/lab/leash"
 )
 
@@ -271,7 +272,7 @@ func (s *supervisor) startInit(node *runningNode, spec nodeSpec, folder string) 
 		return errors.Join(err, cmd.Process.Kill())
 	}
 	if _, err := leash.Write([]byte{0}); err != nil {
-		return fmt.Errorf("start node: it ended: %s", tail(log.Name(), 3))
+		return fmt.Errorf("start node: it ended: %s", host.Tail(log.Name(), 3))
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/assay-project/assay/internal/swtpm"
+	"github.com/assay-project/assay/lab/host"
 	"github.com/assay-project/assay/lab/leash"
 )
 
@@ -147,7 +148,7 @@ func (c *Cluster) askWhenUp(ctx context.Context, r leash.Request) (string, error
 		}
 		select {
 		case <-c.child.Ended():
-			return "", fmt.Errorf("the supervisor ended: %s", tail(filepath.Join(c.dir, supervisorLog), 5))
+			return "", fmt.Errorf("the supervisor ended: %s", host.Tail(filepath.Join(c.dir, supervisorLog), 5))
 		case <-ctx.Done():
 			return "", fmt.Errorf("wait for the supervisor: %w", ctx.Err())
 		case <-time.After(10 * time.Millisecond):

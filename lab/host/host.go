@@ -68,6 +68,15 @@ func LastLines(text string, n int) string {
 	}, end)
 }
 
+// Tail is LastLines of a file; nothing if it cannot be read.
+func Tail(path string, n int) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	return LastLines(string(data), n)
+}
+
 // ModTime is the zero time for what cannot be read.
 func ModTime(path string) time.Time {
 	info, err := os.Stat(path)
