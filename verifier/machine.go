@@ -37,6 +37,8 @@ type State struct {
 	// Readmission waits for a person's approval; Approved is the boot that a person let back in, until its evidence is judged.
 	Readmission *api.Readmission `json:"readmission,omitempty"`
 	Approved    string           `json:"approved,omitempty"`
+	// Unapproved: the machine failed in an earlier boot than this one, and the person that the terms want has not let it back in.
+	Unapproved bool `json:"unapproved,omitempty"`
 
 	// Boot names this boot of the machine, Clock is the last accepted clock.
 	Boot      string       `json:"boot,omitempty"`

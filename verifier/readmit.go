@@ -33,20 +33,25 @@ func (s State) approved() State {
 
 // judged moves the verdict as decide does. Where the terms want a person's approval, a machine that failed does not come back by a new boot
 // alone: it stays Failed with the old reasons, and a readmission waits. Neither does it come back by a change of policies meanwhile, which
-// would be a way around the person.
+// would be a way around the person: also not where it failed again in the new boot, and the change explains only that.
 func (s State) judged(t Terms, j judgement, now time.Time) State {
 	before := s
 	waits := s.Readmission != nil && s.Readmission.Boot == j.boot
 	if waits && j.whole && (s.Approved == j.boot || !t.Approval) {
 		s.Verdict, s.QuoteBacked = attest.Pending, false // what was found before counts no longer; this boot is judged for itself
 	}
+	approved := waits && j.whole && s.Approved == j.boot
 	s = s.decide(j)
-	s.Readmission, s.Approved = nil, ""
+	s.Readmission, s.Approved, s.Unapproved = nil, "", false
+	owed := t.Approval && before.failedByQuote() && !before.Reattest && (j.newBoot || waits || before.Unapproved)
+	if !owed || approved && !s.failedByQuote() {
+		return s
+	}
+	s.Unapproved = true
 	switch {
-	case !before.failedByQuote() || before.Reattest || before.Approved == j.boot && waits && j.whole || !t.Approval:
 	case s.failedByQuote() && waits && len(j.failures) == 0:
 		s.Readmission, s.Approved = before.Readmission, before.Approved // a round that said nothing new
-	case !s.failedByQuote() && (j.newBoot || waits):
+	case !s.failedByQuote():
 		s.Verdict, s.QuoteBacked, s.Failures, s.Policies = before.Verdict, true, before.Failures, before.Policies
 		if s.Readmission = before.Readmission; !waits {
 			s.Readmission = &api.Readmission{Boot: j.boot, At: now}

@@ -157,3 +157,55 @@ func TestAnAssignmentThatNoLongerAsksReadmits(t *testing.T) {
 		f.end()
 	})
 }
+
+func (f *fleet) assignPolicies(names ...string) {
+	f.t.Helper()
+	if err := f.v.Update(f.t.Context(), node1, Update{Policies: &names, ByOwner: true}); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// A failure of the new boot that a change of policies explains leaves the person's question as it was.
+func TestPoliciesThatExplainTheNewBootDoNotReadmit(t *testing.T) {
+	for name, when := range map[string]func(f *fleet, b *box){
+		"it failed while it waited": func(f *fleet, b *box) { f.on(func() { b.run("/usr/bin/b", "") }); sleep(2 * round) },
+		"it failed at once": func(f *fleet, b *box) {
+			f.on(func() { b.reset(); b.run("/usr/bin/b", "") })
+			sleep(2 * round)
+		},
+		"it failed at once, twice": func(f *fleet, b *box) {
+			f.on(func() { b.reset(); b.run("/usr/bin/b", "") })
+			sleep(2 * round)
+			f.on(func() { b.reset(); b.run("/usr/bin/b", "") })
+			sleep(2 * round)
+		},
+		"and the server restarted": func(f *fleet, b *box) {
+			f.on(func() { b.run("/usr/bin/b", "") })
+			sleep(2 * round)
+			f.end()
+			f.start()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, b := failedAndRebooted(t, approval)
+				when(f, b)
+				if n := f.want(node1, attest.Failed); n.State.Readmission != nil {
+					t.Fatalf("before: %+v", n.State)
+				}
+				f.assignPolicies("wide")
+				sleep(3 * round)
+				n := f.want(node1, attest.Failed)
+				if n.State.Readmission == nil || n.State.Readmission.Boot != n.State.Boot {
+					t.Errorf("nothing waits for a person: %+v", n.State)
+				}
+				if err := f.v.Do(t.Context(), node1, Approve); err != nil {
+					t.Fatal(err)
+				}
+				sleep(2 * round)
+				f.want(node1, attest.Trusted)
+				f.end()
+			})
+		})
+	}
+}
