@@ -25,7 +25,7 @@ const (
 
 func (in input) agentConfig() string {
 	config := map[string]any{
-		"server": Address(in.spec, in.namespace), "tokenFile": pathToken + "/token", "heartbeat": cmp.Or(in.spec.Agent.Heartbeat.Duration.String(), "30s"), "stateDir": pathAgentState,
+		"server": Address(in.spec, in.namespace), "tokenFile": pathToken + "/token", "heartbeat": text(in.spec.Agent.Heartbeat), "stateDir": pathAgentState,
 	}
 	if e := in.spec.Server.External; e != nil {
 		config["joinTokenFile"] = "/etc/assay/join/" + keyToken

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -87,6 +88,11 @@ func yamlOf(config map[string]any) string {
 	return string(text)
 }
 
+// text writes a duration; 0 is what the API server would have filled in.
+func text(d metav1.Duration) string {
+	return cmp.Or(d.Duration, 30*time.Second).String()
+}
+
 const (
 	pathServerTLS = "/etc/assay/tls/server"
 	pathClientTLS = "/etc/assay/tls/client"
@@ -96,7 +102,7 @@ const (
 
 func (in input) serverConfig() string {
 	return yamlOf(map[string]any{
-		"stateDir": pathState, "interval": cmp.Or(in.spec.Server.Interval.Duration.String(), "30s"), "endorsement": cmp.Or(in.spec.Server.Endorsement, "Required"),
+		"stateDir": pathState, "interval": text(in.spec.Server.Interval), "endorsement": cmp.Or(in.spec.Server.Endorsement, "Required"),
 		"listen": map[string]any{"metrics": fmt.Sprintf(":%d", portMetrics)},
 		"certificates": map[string]any{
 			"server":    map[string]any{"certificate": pathServerTLS + "/" + keyCert, "key": pathServerTLS + "/" + keyKey},

@@ -1,0 +1,230 @@
+package platform
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/assay-project/assay/agent"
+	"github.com/assay-project/assay/cmd/assay/serve"
+	"github.com/assay-project/assay/internal/conf"
+	"github.com/assay-project/assay/kube/v1alpha1"
+)
+
+func plain(change func(*v1alpha1.PlatformSpec)) input {
+	in := input{namespace: "assay", images: v1alpha1.Images{Server: "server:1", Agent: "agent:1", Operator: "operator:1", Swtpm: "swtpm:1"}, mark: "1", server: SecretServer, verifier: SecretVerifier}
+	in.serverCAs, in.clientCAs = []byte("servers"), []byte("clients")
+	if change != nil {
+		change(&in.spec)
+	}
+	return in
+}
+
+func kindsAndNames(list []client.Object) []string {
+	var out []string
+	for _, o := range list {
+		out = append(out, o.GetObjectKind().GroupVersionKind().Kind+"/"+o.GetName())
+	}
+	return out
+}
+
+func external(s *v1alpha1.PlatformSpec) {
+	s.Server.External = &v1alpha1.ExternalServer{Address: "attest.example", Registrar: "attest.example:8891", JoinTokenSecret: "join", OperatorSecret: "op"}
+}
+
+func emulated(s *v1alpha1.PlatformSpec) {
+	s.Agent.TPM, s.Agent.EmulatedNodeSelector = v1alpha1.TPMEmulated, map[string]string{"laptop": "yes"}
+}
+
+func TestObjects(t *testing.T) {
+	common := []string{"ServiceAccount/assay-agent", "ConfigMap/assay-ca"}
+	server := []string{"ServiceAccount/assay-server", "ConfigMap/assay-server", "Service/assay-server", "StatefulSet/assay-server"}
+	plugin := []string{"ConfigMap/assay-agent", "ServiceAccount/assay-device-plugin", "DaemonSet/assay-device-plugin"}
+	join := func(lists ...[]string) (all []string) {
+		for _, l := range lists {
+			all = append(all, l...)
+		}
+		return all
+	}
+	no := false
+	for name, row := range map[string]struct {
+		change func(*v1alpha1.PlatformSpec)
+		want   []string
+	}{
+		"plain":            {nil, join(common, server, plugin, []string{"DaemonSet/assay-agent", "DaemonSet/assay-agent-notpm"})},
+		"privileged":       {func(s *v1alpha1.PlatformSpec) { s.Agent.Form = v1alpha1.FormPrivileged }, join(common, server, plugin, []string{"DaemonSet/assay-agent-privileged", "DaemonSet/assay-agent-notpm"})},
+		"server elsewhere": {external, join(common, plugin, []string{"DaemonSet/assay-agent", "DaemonSet/assay-agent-notpm"})},
+		"emulated":         {emulated, join(common, server, plugin, []string{"DaemonSet/assay-agent", "DaemonSet/assay-agent-notpm", "ConfigMap/assay-agent-emulated", "DaemonSet/assay-agent-emulated"})},
+		"another plugin":   {func(s *v1alpha1.PlatformSpec) { s.Agent.DevicePlugin = &no }, join(common, server, plugin[:1], []string{"DaemonSet/assay-agent", "DaemonSet/assay-agent-notpm"})},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(row.want, kindsAndNames(plain(row.change).objects())); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestConfigurations has the programs themselves read what is written for them.
+func TestConfigurations(t *testing.T) {
+	for name, in := range map[string]input{"plain": plain(nil), "external": plain(external), "emulated": plain(emulated)} {
+		for _, o := range in.objects() {
+			config, ok := o.(*corev1.ConfigMap)
+			if !ok {
+				continue
+			}
+			if text, ok := config.Data["agent.yaml"]; ok {
+				target := agent.DefaultConfig()
+				load(t, name, text, &target)
+			}
+			if text, ok := config.Data["server.yaml"]; ok {
+				target := serve.Default()
+				load(t, name, text, &target)
+			}
+		}
+	}
+}
+
+func pods(list []client.Object) map[string]corev1.PodSpec {
+	specs := map[string]corev1.PodSpec{}
+	for _, o := range list {
+		switch o := o.(type) {
+		case *appsv1.DaemonSet:
+			specs[o.Name] = o.Spec.Template.Spec
+		case *appsv1.StatefulSet:
+			specs[o.Name] = o.Spec.Template.Spec
+		}
+	}
+	return specs
+}
+
+// TestHardened: nothing but the privileged form is privileged, no pod gets an API token, and nothing mounts the authorities' keys.
+func TestHardened(t *testing.T) {
+	for _, change := range []func(*v1alpha1.PlatformSpec){nil, external, emulated} {
+		for name, pod := range pods(plain(change).objects()) {
+			if pod.AutomountServiceAccountToken == nil || *pod.AutomountServiceAccountToken || pod.HostPID || pod.HostIPC || pod.HostNetwork {
+				t.Errorf("%s: %+v", name, pod)
+			}
+			if pod.SecurityContext.SeccompProfile == nil {
+				t.Errorf("%s has no seccomp profile", name)
+			}
+			for _, v := range pod.Volumes {
+				if v.Secret != nil && v.Secret.SecretName == SecretAuthorities {
+					t.Errorf("%s mounts the authorities", name)
+				}
+			}
+			for _, c := range append(pod.InitContainers, pod.Containers...) {
+				s := c.SecurityContext
+				if s.Privileged != nil || !*s.ReadOnlyRootFilesystem || *s.AllowPrivilegeEscalation || !cmp.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) {
+					t.Errorf("%s/%s: %+v", name, c.Name, s)
+				}
+				if len(s.Capabilities.Add) > 0 && c.Name != "agent" {
+					t.Errorf("%s/%s adds %v", name, c.Name, s.Capabilities.Add)
+				}
+			}
+		}
+	}
+	privileged := pods(plain(func(s *v1alpha1.PlatformSpec) { s.Agent.Form = v1alpha1.FormPrivileged }).objects())[NamePrivileged]
+	if p := privileged.Containers[0].SecurityContext.Privileged; p == nil || !*p {
+		t.Error("the privileged form is not privileged")
+	}
+}
+
+// TestOneAgentForEachNode: labels decide, and no node gets two.
+func TestOneAgentForEachNode(t *testing.T) {
+	all := pods(plain(emulated).objects())
+	for name, want := range map[string]string{NameAgent: "true", NameWithoutTPM: "false"} {
+		if got := all[name].NodeSelector[v1alpha1.LabelTPM]; got != want {
+			t.Errorf("%s runs where %s=%q", name, v1alpha1.LabelTPM, got)
+		}
+		terms := all[name].Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+		if len(terms) != 1 || terms[0].MatchExpressions[0].Operator != corev1.NodeSelectorOpNotIn {
+			t.Errorf("%s runs beside an emulated TPM: %+v", name, terms)
+		}
+	}
+	if all[NameEmulated].NodeSelector["laptop"] != "yes" || all[NameEmulated].Affinity != nil {
+		t.Errorf("emulated: %+v", all[NameEmulated])
+	}
+	if share := all[NameAgent].Containers[0].Resources.Limits[v1alpha1.ResourceTPM]; share.Value() != 1 {
+		t.Errorf("the agent asks for %v TPMs", share)
+	}
+}
+
+func TestCheckImages(t *testing.T) {
+	in := plain(nil)
+	in.images = v1alpha1.Images{Agent: "a"}
+	p, ok := asProblem(in.checkImages())
+	if !ok || p.reason != "ImageMissing" || !strings.Contains(p.message, "[images.operator images.server]") {
+		t.Errorf("got %+v", p)
+	}
+	in = plain(external)
+	in.images.Server, in.images.Swtpm = "", ""
+	if err := in.checkImages(); err != nil {
+		t.Errorf("a server elsewhere needs no image: %v", err)
+	}
+}
+
+func TestAddress(t *testing.T) {
+	for address, want := range map[string]string{"attest.example": "attest.example:8443", "attest.example:443": "attest.example:443", "192.0.2.1": "192.0.2.1:8443", "[2001:db8::1]": "[2001:db8::1]:8443", "2001:db8::1": "[2001:db8::1]:8443"} {
+		spec := v1alpha1.PlatformSpec{Server: v1alpha1.ServerSpec{External: &v1alpha1.ExternalServer{Address: address}}}
+		if got := Address(spec, "x"); got != want {
+			t.Errorf("%s: got %s, want %s", address, got, want)
+		}
+	}
+	if got := Address(v1alpha1.PlatformSpec{}, "x"); got != "assay-server.x.svc:8443" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestParseValues(t *testing.T) {
+	good, err := parseValues(map[string]string{"spec.yaml": "reactionsSuspended: true\nserver: {interval: 5s}"})
+	if err != nil || good.GetName() != "cluster" {
+		t.Fatalf("%v, %v", good, err)
+	}
+	for text, want := range map[string]string{"serverr: {}": "serverr", "a: [": "yaml", "server: 7": "server", "reactionsSuspended: true\nreactionsSuspended: false": "already"} {
+		if _, err := parseValues(map[string]string{"spec.yaml": text}); err == nil || !strings.Contains(err.Error(), "spec.yaml") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v; want it to say %q", text, err, want)
+		}
+	}
+	if _, err := parseValues(nil); err == nil {
+		t.Error("no values: accepted")
+	}
+}
+
+func TestStrip(t *testing.T) {
+	n := &corev1.Node{}
+	n.Labels = map[string]string{"team": "x", v1alpha1.LabelTPM: "true", v1alpha1.LabelVerdict: "Failed"}
+	n.Spec.Taints = []corev1.Taint{{Key: "other"}, {Key: v1alpha1.TaintUntrusted}}
+	n.Spec.Unschedulable = true
+	if !strip(n, false) || !cmp.Equal(n.Labels, map[string]string{"team": "x"}) || len(n.Spec.Taints) != 1 || !n.Spec.Unschedulable {
+		t.Errorf("left %+v", n)
+	}
+	if strip(n, false) {
+		t.Error("stripped twice")
+	}
+	if !strip(n, true) || n.Spec.Unschedulable {
+		t.Error("a cordon of ours stayed")
+	}
+}
+
+func load(t *testing.T, name, text string, target any) {
+	t.Helper()
+	if err := conf.Load(conf.Source{Path: file(t, text)}, target); err != nil {
+		t.Errorf("%s: %v in\n%s", name, err, text)
+	}
+}
+
+func file(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
