@@ -17,10 +17,10 @@ import (
 
 // TestCluster: one cluster after another would cost a minute each, so the story of one is told in parts.
 func TestCluster(t *testing.T) {
-	need.Cluster(t)
+	dir := folder(t)
 	before := look(t)
 	began := time.Now()
-	c := up(t)
+	c := up(t, dir)
 	t.Logf("from an empty folder to a node that is Ready, with DNS: %.1f s", time.Since(began).Seconds())
 
 	t.Run("pod runs and takes commands", func(t *testing.T) { testPod(t, c) })
@@ -216,9 +216,8 @@ func measured(t *testing.T, n *cluster.Node) {
 
 // TestSeparateProcesses: up, kubeconfig and down are three runs of the program.
 func TestSeparateProcesses(t *testing.T) {
-	need.Cluster(t)
-	before := look(t)
 	dir := folder(t)
+	before := look(t)
 	if _, complaint, err := assay(t, "lab", "cluster", "down", "--dir", dir); err == nil || !strings.Contains(complaint, "no lab cluster in "+dir) {
 		t.Errorf("down of nothing: %v: %s", err, complaint)
 	}

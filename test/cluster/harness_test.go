@@ -87,11 +87,11 @@ func folder(t *testing.T) string {
 	return dir
 }
 
-// up makes a cluster of the first node.
-func up(t *testing.T) *cluster.Cluster {
+// up makes a cluster of the first node in dir.
+func up(t *testing.T, dir string) *cluster.Cluster {
 	t.Helper()
 	c, err := cluster.Up(t.Context(), cluster.Config{
-		Dir: folder(t), Program: filepath.Join(programs, "assay"), Images: []string{toolArchive}, Progress: func(text string) { t.Log(text) },
+		Dir: dir, Program: filepath.Join(programs, "assay"), Images: []string{toolArchive}, Progress: func(text string) { t.Log(text) },
 	})
 	if err != nil {
 		t.Fatal(err)

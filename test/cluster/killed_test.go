@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/assay-project/assay/internal/need"
 	"github.com/assay-project/assay/lab/cluster"
 )
 
@@ -43,9 +42,8 @@ func held(t *testing.T, dir string) *exec.Cmd {
 
 // TestParentKilled: the process that made the cluster gets SIGKILL.
 func TestParentKilled(t *testing.T) {
-	need.Cluster(t)
-	before := look(t)
 	dir := folder(t)
+	before := look(t)
 	parent := held(t, dir)
 	spaces := namespaces(t, dir)
 	if err := parent.Process.Kill(); err != nil {
@@ -56,9 +54,8 @@ func TestParentKilled(t *testing.T) {
 
 // TestParentKilledEarly: the same while the cluster is being made.
 func TestParentKilledEarly(t *testing.T) {
-	need.Cluster(t)
-	before := look(t)
 	dir := folder(t)
+	before := look(t)
 	cmd := exec.Command(filepath.Join(programs, "assay"), "lab", "cluster", "up", "--dir", dir)
 	told, err := cmd.StderrPipe()
 	if err != nil {
@@ -82,9 +79,8 @@ func TestParentKilledEarly(t *testing.T) {
 
 // TestSupervisorKilled: the supervisor gets SIGKILL. The kernel ends the nodes; Down removes the rest.
 func TestSupervisorKilled(t *testing.T) {
-	need.Cluster(t)
-	before := look(t)
 	dir := folder(t)
+	before := look(t)
 	held(t, dir)
 	spaces := namespaces(t, dir)
 	var run struct{ Supervisor struct{ PID int } }
@@ -107,4 +103,19 @@ func TestSupervisorKilled(t *testing.T) {
 		t.Error(err)
 	}
 	nothingLeft(t, before, dir, spaces)
+}
+
+// TestFailureLeavesNothing: an image that is none is found late, when the node runs.
+func TestFailureLeavesNothing(t *testing.T) {
+	dir := folder(t)
+	before := look(t)
+	bad := filepath.Join(t.TempDir(), "bad.tar")
+	if err := os.WriteFile(bad, []byte("no archive"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := cluster.Up(t.Context(), cluster.Config{Dir: dir, Images: []string{bad}})
+	if err == nil || !strings.Contains(err.Error(), "import image "+bad) {
+		t.Errorf("%v", err)
+	}
+	nothingLeft(t, before, dir, nil)
 }
