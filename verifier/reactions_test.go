@@ -1,6 +1,7 @@
 package verifier
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -339,6 +340,45 @@ func TestOwnerRule(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		f.end()
+	})
+}
+
+// late is a store whose transactions have to wait while something happens.
+type late struct {
+	ReactionStore
+	meanwhile func()
+}
+
+func (l late) ChangeReactions(ctx context.Context, change func(ReactionBook) error) error {
+	l.meanwhile()
+	return l.ReactionStore.ChangeReactions(ctx, change)
+}
+
+// A silent node that fails while silence is looked at keeps the reaction to its failure: nobody would decide it again.
+func TestLookForSilenceLeavesFailuresAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, document(t, "base", "/usr/bin/a"))
+		f.start()
+		b := f.enrol(node1, "base")
+		for _, id := range []attest.AgentID{"node-2", "node-3", "node-4", "node-5"} {
+			f.enrol(id, "base")
+		}
+		f.assign(node1, enforcing())
+		f.on(func() { f.silent[string(node1)] = errors.New("no route") })
+		sleep(12 * time.Minute)
+		f.wantReactions("while it is silent", "node-1 Silence Due")
+		looker := &Verifier{cfg: f.v.cfg, workers: f.v.workers}
+		looker.cfg.Reactions = late{f.store, func() {
+			f.on(func() { b.run("/usr/bin/evil", ""); delete(f.silent, string(node1)) })
+			sleep(round)
+			f.on(func() { f.silent[string(node1)] = errors.New("no route") })
+		}}
+		if err := looker.reactToSilence(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		f.want(node1, attest.Failed)
+		f.wantReactions("after it failed", "node-1 Failure Due")
 		f.end()
 	})
 }

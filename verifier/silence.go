@@ -69,12 +69,18 @@ func (v *Verifier) reactToSilence(ctx context.Context) error {
 			wants[n.ID] = want
 		}
 	})
-	open, err := v.Reactions(ctx, reaction.Query{Cause: api.CauseSilence, States: reaction.Open()})
+	silences := reaction.Query{Cause: api.CauseSilence, States: reaction.Open()}
+	open, err := v.Reactions(ctx, silences)
 	if err != nil || len(open) == 0 && len(wants) == 0 {
 		return err
 	}
 	now := v.cfg.Now()
 	return v.cfg.Reactions.ChangeReactions(ctx, func(b ReactionBook) error {
+		// Read again: a node may have failed meanwhile, and what is wanted for silence would take back the reaction to that.
+		open, err := b.Rows(silences)
+		if err != nil {
+			return err
+		}
 		for _, r := range open {
 			if err := reaction.Settle(b, r.Node, wants[r.Node], now); err != nil {
 				return err
