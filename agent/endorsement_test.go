@@ -81,6 +81,14 @@ func TestEndorsementAuthFile(t *testing.T) {
 			t.Errorf("preflight %+v", check)
 		}
 	}
+	clearTPM(t, emulator) // the password too
+	if _, err := identify(); err == nil || !strings.Contains(err.Error(), "key endorsementAuthFile") {
+		t.Errorf("after TPM2_Clear: %v, want an error that names the key", err)
+	}
+	config.EndorsementAuthFile = ""
+	if _, err := identify(); err != nil {
+		t.Errorf("after TPM2_Clear, without the file: %v", err)
+	}
 }
 
 // The agent registers, so that a credential is activated, and beats with a TPM that has a password.
