@@ -76,7 +76,7 @@ func (in input) affinity(f form) *corev1.Affinity {
 
 func (in input) agent(f form) *appsv1.DaemonSet {
 	pod := corev1.PodSpec{
-		ServiceAccountName: NameAgent, AutomountServiceAccountToken: no(), HostNetwork: in.spec.Agent.HostNetwork, Tolerations: in.spec.Agent.Tolerations,
+		ServiceAccountName: NameAgent, AutomountServiceAccountToken: no(), EnableServiceLinks: no(), HostNetwork: in.spec.Agent.HostNetwork, Tolerations: in.spec.Agent.Tolerations,
 		NodeSelector: map[string]string{corev1.LabelOSStable: "linux"}, Affinity: in.affinity(f), PriorityClassName: "system-node-critical",
 		Containers: []corev1.Container{in.agentContainer(f)}, Volumes: in.agentVolumes(f),
 	}
@@ -142,7 +142,7 @@ func (in input) agentContainer(f form) corev1.Container {
 	case f.privileged:
 		c.SecurityContext = &corev1.SecurityContext{Privileged: yes(), ReadOnlyRootFilesystem: yes()}
 	case f.emulated: // the kernel's logs were not extended into this TPM
-		c.Env = append(c.Env, corev1.EnvVar{Name: "ASSAY_TPM", Value: "swtpm:" + swtpmSocket}, corev1.EnvVar{Name: "ASSAY_BOOT_LOG", Value: ""}, corev1.EnvVar{Name: "ASSAY_IMA_LIST", Value: ""})
+		c.Env = append(c.Env, corev1.EnvVar{Name: "ASSAY_TPM", Value: "swtpm:" + swtpmSocket}, corev1.EnvVar{Name: "ASSAY_BOOTLOG", Value: ""}, corev1.EnvVar{Name: "ASSAY_IMALIST", Value: ""})
 		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "swtpm", MountPath: pathSwtpm})
 	}
 	return c
@@ -194,7 +194,7 @@ func (in input) emulator() []corev1.Container {
 func (in input) devicePlugin() *appsv1.DaemonSet {
 	root := int64(0)
 	pod := corev1.PodSpec{
-		ServiceAccountName: NameDevicePlugin, AutomountServiceAccountToken: no(), Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
+		ServiceAccountName: NameDevicePlugin, AutomountServiceAccountToken: no(), EnableServiceLinks: no(), Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
 		NodeSelector: map[string]string{corev1.LabelOSStable: "linux"}, PriorityClassName: "system-node-critical",
 		SecurityContext: &corev1.PodSecurityContext{RunAsUser: &root, SeccompProfile: runtimeDefault()},
 		Containers: []corev1.Container{{

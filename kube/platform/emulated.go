@@ -81,7 +81,7 @@ func (r *Reconciler) emulatedCA(ctx context.Context, p *v1alpha1.AttestationPlat
 func (r *Reconciler) endorseEmulators(ctx context.Context, root []byte) error {
 	block, _ := pem.Decode(root)
 	if block == nil {
-		return fmt.Errorf("Secret %s: %s is not PEM", SecretEmulated, keyCert)
+		return fmt.Errorf("secret %s: %s is not PEM", SecretEmulated, keyCert)
 	}
 	fingerprint := attest.SHA256.Sum(block.Bytes)
 	server := r.Connection.Get()

@@ -42,7 +42,7 @@ func (l leaf) data(a authorities, have map[string][]byte, now time.Time) (map[st
 	}
 	issued, err := a.current.Issue(mtls.Request{Role: l.role, Name: l.secret, Hosts: l.hosts})
 	if err != nil {
-		return nil, fmt.Errorf("Secret %s: %w", l.secret, err)
+		return nil, fmt.Errorf("secret %s: %w", l.secret, err)
 	}
 	next[keyCert], next[keyKey] = issued.CertPEM, issued.KeyPEM
 	return next, nil

@@ -172,6 +172,7 @@ func (in input) statefulSet() *appsv1.StatefulSet {
 	return set
 }
 
+// No pod of ours has service links: their variables begin with the name of our Service, ASSAY_SERVER_, as keys of our configurations do.
 func (in input) serverPod() corev1.PodSpec {
 	probe := func(period int32) *corev1.Probe {
 		return &corev1.Probe{PeriodSeconds: period, TimeoutSeconds: 10, ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromString("metrics")}}}
@@ -179,7 +180,7 @@ func (in input) serverPod() corev1.PodSpec {
 	live := probe(20)
 	live.FailureThreshold, live.InitialDelaySeconds = 6, 10
 	return corev1.PodSpec{
-		ServiceAccountName: NameServer, AutomountServiceAccountToken: no(), NodeSelector: in.spec.Server.NodeSelector, Tolerations: in.spec.Server.Tolerations,
+		ServiceAccountName: NameServer, AutomountServiceAccountToken: no(), EnableServiceLinks: no(), NodeSelector: in.spec.Server.NodeSelector, Tolerations: in.spec.Server.Tolerations,
 		Containers: []corev1.Container{{
 			Name: "server", Image: in.images.Server, ImagePullPolicy: in.spec.Images.PullPolicy, Args: []string{"server", "--config", "/etc/assay/config/server.yaml"},
 			TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,

@@ -111,6 +111,9 @@ func TestHardened(t *testing.T) {
 			if pod.AutomountServiceAccountToken == nil || *pod.AutomountServiceAccountToken || pod.HostPID || pod.HostIPC || pod.HostNetwork {
 				t.Errorf("%s: %+v", name, pod)
 			}
+			if pod.EnableServiceLinks == nil || *pod.EnableServiceLinks {
+				t.Errorf("%s: variables of our Service would be taken for its configuration", name)
+			}
 			if pod.SecurityContext.SeccompProfile == nil {
 				t.Errorf("%s has no seccomp profile", name)
 			}
@@ -133,6 +136,31 @@ func TestHardened(t *testing.T) {
 	privileged := pods(plain(func(s *v1alpha1.PlatformSpec) { s.Agent.Form = v1alpha1.FormPrivileged }).objects())[NamePrivileged]
 	if p := privileged.Containers[0].SecurityContext.Privileged; p == nil || !*p {
 		t.Error("the privileged form is not privileged")
+	}
+}
+
+// TestEnvironment has the agent read the variables of each form.
+func TestEnvironment(t *testing.T) {
+	for name, pod := range pods(plain(emulated).objects()) {
+		for _, c := range pod.Containers {
+			if c.Name != "agent" {
+				continue
+			}
+			environ := []string{"ASSAY_SERVER=attest.example", "ASSAY_CA=/ca"}
+			for _, v := range c.Env {
+				if v.ValueFrom != nil {
+					v.Value = "192.0.2.1"
+				}
+				environ = append(environ, v.Name+"="+v.Value)
+			}
+			target := agent.DefaultConfig()
+			if err := conf.Load(conf.Source{Environ: environ}, &target); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			if emulated := name == NameEmulated; emulated != (target.IMAList == "") || emulated != (target.TPM == "swtpm:/run/swtpm/tpm.sock") || target.Contact.Address != "192.0.2.1" {
+				t.Errorf("%s: %+v", name, target)
+			}
+		}
 	}
 }
 

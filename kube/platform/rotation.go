@@ -132,10 +132,10 @@ func parseAuthorities(data map[string][]byte, now func() time.Time) (authorities
 	a := authorities{phase: phase(data[entryPhase]), asked: string(data[entryAsked])}
 	var err error
 	if a.since, err = time.Parse(time.RFC3339, string(data[entrySince])); err != nil {
-		return a, fmt.Errorf("Secret %s: %s: %w", SecretAuthorities, entrySince, err)
+		return a, fmt.Errorf("secret %s: %s: %w", SecretAuthorities, entrySince, err)
 	}
 	if a.serial, err = strconv.Atoi(string(data[entrySerial])); err != nil {
-		return a, fmt.Errorf("Secret %s: %s: %w", SecretAuthorities, entrySerial, err)
+		return a, fmt.Errorf("secret %s: %s: %w", SecretAuthorities, entrySerial, err)
 	}
 	sets := map[string]**mtls.Authority{"": &a.current}
 	switch a.phase {
@@ -145,7 +145,7 @@ func parseAuthorities(data map[string][]byte, now func() time.Time) (authorities
 	case switched:
 		sets["previous-"] = &a.previous
 	default:
-		return a, fmt.Errorf("Secret %s: unknown phase %.40q", SecretAuthorities, a.phase)
+		return a, fmt.Errorf("secret %s: unknown phase %.40q", SecretAuthorities, a.phase)
 	}
 	for prefix, set := range sets {
 		files := map[string][]byte{}
@@ -155,7 +155,7 @@ func parseAuthorities(data map[string][]byte, now func() time.Time) (authorities
 			}
 		}
 		if *set, err = mtls.FromFiles(files, now); err != nil {
-			return a, fmt.Errorf("Secret %s: %s%w", SecretAuthorities, prefix, err)
+			return a, fmt.Errorf("secret %s: %s%w", SecretAuthorities, prefix, err)
 		}
 	}
 	return a, nil
