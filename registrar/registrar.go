@@ -330,8 +330,9 @@ func newcomer(old *Record, c Registration) Counts {
 	if (old == nil || old.Active == nil) && c.NotEndorsed != "" {
 		add.Unendorsed = 1
 	}
-	if old == nil || old.Waiting == nil {
-		add.Waiting = 1 // counts only where approval is needed
+	// It counts only where approval is needed. A known machine that waits with another AK adds to no bound, or strangers could keep it out.
+	if old == nil || old.Active == nil && old.Waiting == nil {
+		add.Waiting = 1
 	}
 	return add
 }

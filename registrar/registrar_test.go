@@ -344,6 +344,28 @@ func TestWithoutTokens(t *testing.T) {
 	w.want(a, 401, "this registrar has none")
 }
 
+// Nobody keeps a machine from its default name by waiting under it: names of that form are known wherever the machine was seen before.
+func TestMachineBeatsWhoWaitsUnderItsHash(t *testing.T) {
+	w := newWorld(t)
+	squatter, rightful := newTPM(t, 0), newTPM(t, 1)
+	if got := w.join(rightful.id(), squatter); got == "" {
+		t.Fatal("another's hash needed no approval")
+	}
+	if got := w.join(rightful.id(), rightful); got != "" {
+		t.Errorf("approval: %q", got)
+	}
+	record := w.store.records[rightful.id()]
+	if record.Waiting != nil || record.EK != rightful.id() || record.Active == nil {
+		t.Errorf("got %+v", record)
+	}
+	a, _ := w.register(rightful.id(), squatter.request())
+	w.want(a, 403, differentIdentity)
+	// Under a name that is nobody's hash, who waits first is who waits.
+	w.join("node-1", squatter)
+	a, _ = w.register("node-1", newTPM(t, 2).request())
+	w.want(a, 403, differentIdentity)
+}
+
 func TestReimagedMachine(t *testing.T) {
 	w := newWorld(t)
 	before, after := newTPM(t, 0), newTPM(t, 0)
@@ -435,6 +457,20 @@ func TestEndorsedAgentsHaveRoom(t *testing.T) {
 }
 
 // Every write is tried failing twice: not stored, and stored but reported as failed. The agent tries again in both cases.
+// A machine that is known waits for its new key however many strangers wait for a name.
+func TestReimagedMachinesHaveRoom(t *testing.T) {
+	w := newWorld(t, func(c *registrar.Config) { c.MaxWaiting = 1 })
+	known, stranger := newTPM(t, 0), newTPM(t, 1)
+	w.join(known.id(), known)
+	w.join("stranger", stranger)
+	reimaged := newTPM(t, 0)
+	if got := w.join(known.id(), reimaged); !strings.Contains(got, "a reimaged machine") {
+		t.Errorf("approval: %q", got)
+	}
+	a, _ := w.register("late", newTPM(t, 2).request())
+	w.want(a, 503, "waiting for approval")
+}
+
 func TestFailingStore(t *testing.T) {
 	for name, breakIt := range map[string]func(m *memory, broken bool){
 		"not stored":                    func(m *memory, broken bool) { m.refuse = broken },

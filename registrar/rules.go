@@ -193,8 +193,8 @@ func admissible(old *Record, c Registration) error {
 		}
 		return nil
 	}
-	// Who waits for approval holds a name only until someone comes who was given it.
-	if old.Waiting != nil && !bytes.Equal(old.Waiting.Registration.EK, c.EK) && c.Token == "" {
+	// Who waits for approval holds a name only until someone comes who was given it, or whose hash it is.
+	if old.Waiting != nil && !bytes.Equal(old.Waiting.Registration.EK, c.EK) && c.Token == "" && !c.isNamed(old.ID) {
 		return forbidden
 	}
 	return nil
@@ -211,8 +211,14 @@ func (r *Registrar) approval(old *Record, id attest.AgentID, c Registration) str
 	if c.Token != "" {
 		return ""
 	}
-	if ek, err := endorsement.ParseEK(c.EK); err == nil && ek.ID() == id {
+	if c.isNamed(id) {
 		return ""
 	}
 	return "the name is not the hash of the endorsement key and came without a join token"
+}
+
+// isNamed reports whether an id is the hash of the registration's endorsement key.
+func (c Registration) isNamed(id attest.AgentID) bool {
+	ek, err := endorsement.ParseEK(c.EK)
+	return err == nil && ek.ID() == id
 }
