@@ -125,6 +125,27 @@ func TestWritesThatFailTwice(t *testing.T) {
 			func(ctx context.Context, db *sqlstore.DB) error { return db.Tokens().RevokeToken(ctx, "t") }, verifier.ErrNotFound, "tokens", -1},
 		"redeem token": {func(ctx context.Context, db *sqlstore.DB) error { return db.Tokens().AddToken(ctx, token) },
 			func(ctx context.Context, db *sqlstore.DB) error { return db.Tokens().Redeem(ctx, "t", secret, "a") }, nil, "tokens WHERE agent = 'a'", 1},
+		"expire evidence": {func(ctx context.Context, db *sqlstore.DB) error {
+			if _, err := db.Nodes().Commit(ctx, verifier.Commit{Node: verifier.Node{ID: "a"}}); err != nil {
+				return err
+			}
+			c := step(1)
+			c.Node.State.BootSince = time.Unix(1, 0)
+			if _, err := db.Nodes().Commit(ctx, c); err != nil {
+				return err
+			}
+			c.Node.State.Boot = "next"
+			_, err := db.Nodes().Commit(ctx, verifier.Commit{Node: c.Node, Expect: 2, Quotes: []verifier.StoredQuote{{Digest: attest.SHA256.Sum(nil), Boot: "next"}}})
+			return err
+		}, func(ctx context.Context, db *sqlstore.DB) error {
+			_, err := db.Retention().ExpireEvidence(ctx, time.Unix(1, 0), 10)
+			return err
+		}, nil, "contents", -2},
+		"expire tokens": {func(ctx context.Context, db *sqlstore.DB) error { return db.Tokens().AddToken(ctx, token) },
+			func(ctx context.Context, db *sqlstore.DB) error {
+				_, err := db.Retention().ExpireTokens(ctx, token.Expires, 10)
+				return err
+			}, nil, "tokens", -1},
 		"update registration": {nil, func(ctx context.Context, db *sqlstore.DB) error {
 			return db.Registrations().Update(ctx, "a", func(*registrar.Record) (*registrar.Record, error) {
 				return &registrar.Record{ID: "a", EK: "ek", Active: &registrar.Registration{}}, nil

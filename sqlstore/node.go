@@ -80,6 +80,9 @@ func (s *Nodes) Commit(ctx context.Context, c verifier.Commit) (version uint64, 
 				return err
 			}
 		}
+		if err := endBoots(ctx, tx, c.Node); err != nil {
+			return err
+		}
 		return reaction.Settle(book{ctx, tx}, id, c.Reaction, s.db.now())
 	})
 	if err != nil {

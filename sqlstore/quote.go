@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 
 	"github.com/assay-project/assay/attest"
@@ -20,6 +21,12 @@ func (s *Nodes) Quote(ctx context.Context, id attest.AgentID, which attest.Diges
 		}
 		q, err = one(ctx, tx, verifier.ErrNotFound, scanQuote,
 			`SELECT node, digest, boot, at, nonce, packed, bank, mask, position FROM quotes WHERE node = ? AND digest = ?`, string(id), name)
+		if errors.Is(err, verifier.ErrNotFound) {
+			_, named := one(ctx, tx, err, text, `SELECT quote FROM transitions WHERE node = ? AND quote = ? AND quote <> ''`, string(id), name)
+			if err = named; err == nil {
+				err = verifier.ErrExpired
+			}
+		}
 		return err
 	})
 	return q, err

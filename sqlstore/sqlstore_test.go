@@ -23,6 +23,8 @@ var (
 	_ verifier.BindingStore  = (*sqlstore.Bindings)(nil)
 	_ verifier.KeyStore      = (*sqlstore.Roots)(nil)
 	_ verifier.DistrustStore = (*sqlstore.Roots)(nil)
+
+	_ verifier.RetentionStore = (*sqlstore.Retention)(nil)
 )
 
 func open(t testing.TB, path string) *sqlstore.DB {
@@ -48,6 +50,6 @@ func TestRegistrarStoreContract(t *testing.T) {
 func TestVerifierStoreContract(t *testing.T) {
 	verifiertest.Run(t, func(t testing.TB) verifiertest.Stores {
 		db := open(t, filepath.Join(t.TempDir(), "assay.db"))
-		return verifiertest.Stores{Nodes: db.Nodes(), Evidence: db.Nodes(), Policies: db.Policies(), Roots: db.Roots(), Tokens: db.Tokens(), Bindings: db.Bindings(), Reactions: db.Reactions(), Keys: db.Roots(), Distrust: db.Roots()}
+		return verifiertest.Stores{Nodes: db.Nodes(), Evidence: db.Nodes(), Policies: db.Policies(), Roots: db.Roots(), Tokens: db.Tokens(), Bindings: db.Bindings(), Reactions: db.Reactions(), Keys: db.Roots(), Distrust: db.Roots(), Retention: db.Retention()}
 	})
 }

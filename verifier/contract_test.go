@@ -11,6 +11,6 @@ import (
 func TestMemoryStoreContract(t *testing.T) {
 	storetest.Run(t, func(testing.TB) storetest.Stores {
 		m := verifier.NewMemoryStore()
-		return storetest.Stores{Nodes: m, Evidence: m, Policies: m, Roots: m, Tokens: m, Bindings: m, Reactions: m, Keys: m, Distrust: m}
+		return storetest.Stores{Nodes: m, Evidence: m, Policies: m, Roots: m, Tokens: m, Bindings: m, Reactions: m, Keys: m, Distrust: m, Retention: m}
 	})
 }

@@ -244,6 +244,7 @@ var statuses = []struct {
 	{ErrClaimRefused, http.StatusForbidden},
 	{errTooMany, http.StatusServiceUnavailable},
 	{ErrNotFound, http.StatusNotFound},
+	{ErrExpired, http.StatusGone},
 	{ErrExists, http.StatusConflict},
 	{ErrInUse, http.StatusConflict},
 	{ErrConflict, http.StatusConflict},

@@ -34,6 +34,8 @@ type MemoryStore struct {
 
 	// before makes a write fail that did not happen, after one that did.
 	before, after func(Commit) error
+	// expiry makes ExpireEvidence fail.
+	expiry func() error
 }
 
 type memoryNode struct {
@@ -45,6 +47,8 @@ type memoryNode struct {
 	logs        map[string][]byte
 	quotes      map[attest.Digest]StoredQuote
 	last        attest.Digest
+	boot        string
+	ended       map[string]time.Time
 }
 
 // NewMemoryStore makes an empty one.
@@ -145,6 +149,7 @@ func (m *MemoryStore) commit(c Commit) (uint64, error) {
 	if err := n.addEvidence(c); err != nil {
 		return 0, err
 	}
+	n.endBoots(c.Node.State)
 	m.nodes[c.Node.ID] = n
 	m.commits = append(m.commits, c)
 	return n.version, reaction.Settle(m.reactions(), c.Node.ID, c.Reaction, time.Now())
@@ -222,6 +227,9 @@ func (m *MemoryStore) Quote(_ context.Context, id attest.AgentID, digest attest.
 	}
 	if q, ok := n.quotes[digest]; ok {
 		return q, nil
+	}
+	if !digest.IsZero() && slices.ContainsFunc(n.transitions, func(t Transition) bool { return t.Quote == digest }) {
+		return StoredQuote{}, ErrExpired
 	}
 	return StoredQuote{}, ErrNotFound
 }

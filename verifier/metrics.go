@@ -12,6 +12,8 @@ type metrics struct {
 	rounds      *prometheus.CounterVec
 	duration    prometheus.Histogram
 	transitions *prometheus.CounterVec
+	expired     *prometheus.CounterVec
+	cleaned     prometheus.Gauge
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -25,9 +27,15 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		transitions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "assay_verifier_transitions_total", Help: "Changes of verdicts by the verdict that was reached.",
 		}, []string{"to"}),
+		expired: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "assay_verifier_expired_total", Help: "What was kept long enough and deleted: boots (their evidence), tokens.",
+		}, []string{"what"}),
+		cleaned: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "assay_verifier_cleaned_timestamp_seconds", Help: "When everything that had expired was last deleted, in seconds since 1970.",
+		}),
 	}
 	if r != nil {
-		r.MustRegister(m.rounds, m.duration, m.transitions)
+		r.MustRegister(m.rounds, m.duration, m.transitions, m.expired, m.cleaned)
 	}
 	return m
 }

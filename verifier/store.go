@@ -20,6 +20,8 @@ var (
 	ErrExists = errors.New("exists already")
 	// ErrInUse: something still refers to it.
 	ErrInUse = errors.New("in use")
+	// ErrExpired: it was kept for as long as the configuration says, and removed then.
+	ErrExpired = errors.New("kept no longer")
 )
 
 // Node is an enrolled agent: who it is, what applies to it and where the machine stands.
@@ -132,7 +134,8 @@ type Store interface {
 	Node(ctx context.Context, id attest.AgentID) (Node, error)
 	// Nodes returns at most limit nodes with ids after the given one, in the order of ids.
 	Nodes(ctx context.Context, after attest.AgentID, limit int) ([]Node, error)
-	// Commit writes one step and returns the row's new version. ErrConflict, ErrExists (insert of a present id).
+	// Commit writes one step and returns the row's new version. ErrConflict, ErrExists (insert of a present id). One that brings the node
+	// into another boot ends, at State.BootSince, the boots that it has other evidence of.
 	Commit(ctx context.Context, c Commit) (uint64, error)
 	// RemoveNode deletes the node with its evidence, and settles its reactions as no longer wanted; ErrNotFound, ErrConflict.
 	RemoveNode(ctx context.Context, id attest.AgentID, expect uint64) error
@@ -144,10 +147,24 @@ type EvidenceStore interface {
 	List(ctx context.Context, id attest.AgentID, boot string) (Chunk, error)
 	// BootLog returns the stored event log of a boot, or ErrNotFound.
 	BootLog(ctx context.Context, id attest.AgentID, boot string) ([]byte, error)
-	// Quote returns a stored quote; the zero digest asks for the last accepted one.
+	// Quote returns a stored quote; the zero digest asks for the last accepted one. ErrNotFound; ErrExpired for one that a transition
+	// names and that is kept no longer.
 	Quote(ctx context.Context, id attest.AgentID, digest attest.Digest) (StoredQuote, error)
 	// Transitions returns at most limit transitions of a node with a Seq above after, oldest first.
 	Transitions(ctx context.Context, id attest.AgentID, after uint64, limit int) ([]Transition, error)
+}
+
+// Expired counts what one call of RetentionStore deleted: parts of lists, and boots of which nothing is left.
+type Expired struct{ Boots, Parts int }
+
+// RetentionStore takes away what was kept long enough.
+type RetentionStore interface {
+	// ExpireEvidence deletes lists, quotes and boot log of one boot that ended at the given time or before, and of its list at most limit
+	// parts, the last ones first; so it is called until nothing was deleted. It never touches the boot that a node is in, nor that of its
+	// last accepted quote. Transitions stay, and name quotes that are gone.
+	ExpireEvidence(ctx context.Context, endedBy time.Time, limit int) (Expired, error)
+	// ExpireTokens deletes at most limit join tokens that expired at the given time or before, and returns how many.
+	ExpireTokens(ctx context.Context, expiredBy time.Time, limit int) (int, error)
 }
 
 // StoredPolicy is an immutable policy document.

@@ -53,6 +53,8 @@ type Config struct {
 	// node's assignment says so, whatever documents list.
 	Reactions            ReactionStore
 	ContainerIMAPolicies []attest.Digest
+	// Retention says what is deleted when; the zero value deletes nothing.
+	Retention Retention
 	// Interval between two rounds of a node that has no interval of its own; 0 means 30 s, 1 s is the least.
 	Interval time.Duration
 	// Concurrency bounds the rounds under way at once; 0 means 64.
@@ -98,6 +100,9 @@ func New(cfg Config) (*Verifier, error) {
 	default:
 		return nil, fmt.Errorf("verifier: reimage %q is neither %s nor %s", cfg.Reimage, api.ReimageAllow, api.ReimageApproval)
 	}
+	if err := cfg.Retention.check(); err != nil {
+		return nil, fmt.Errorf("verifier: %w", err)
+	}
 	if cfg.Concurrency < 0 {
 		return nil, fmt.Errorf("verifier: concurrency %d is below 1", cfg.Concurrency)
 	}
@@ -127,6 +132,7 @@ func (v *Verifier) Run(ctx context.Context) error {
 	v.mu.Unlock()
 	group.Go(func() error { return v.load(ctx) })
 	group.Go(func() error { return v.watchSilence(ctx) })
+	group.Go(func() error { return v.cleanUp(ctx) })
 	err := group.Wait()
 	v.hub.close()
 	return err

@@ -24,6 +24,7 @@ type Stores struct {
 	Reactions verifier.ReactionStore
 	Keys      verifier.KeyStore
 	Distrust  verifier.DistrustStore
+	Retention verifier.RetentionStore
 }
 
 // Run tests the whole contract. open returns an empty database, which it closes with t.Cleanup.
@@ -32,6 +33,7 @@ func Run(t *testing.T, open func(t testing.TB) Stores) {
 		"Nodes": nodeContract(), "Transitions": transitionContract(), "Lists": listContract(), "Quotes": quoteContract(),
 		"BootLogs": bootLogContract(), "Removal": removalContract(), "Policies": policyContract(), "Roots": rootContract(), "Tokens": tokenContract(),
 		"Bindings": bindingContract(), "Reactions": reactionContract(), "Words": wordContract(),
+		"Retention": retentionContract(),
 	}
 	for noun, rules := range contracts {
 		for rule, check := range rules {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/assay-project/assay/internal/conf"
 	"github.com/assay-project/assay/internal/mtls"
+	"github.com/assay-project/assay/verifier"
 )
 
 // Config is the documented configuration of `assay server`: YAML, each key also by environment (ASSAY_STATE_DIR, ASSAY_LISTEN_API, ...).
@@ -36,11 +37,20 @@ type Config struct {
 	KeylimeAgents bool `json:"keylimeAgents"`
 	// Reimage is Approval (default: a new AK of an enrolled TPM waits for a person) or Allow; a node may have its own.
 	Reimage string `json:"reimage"`
+	// Evidence says how long evidence is kept.
+	Evidence Evidence `json:"evidence"`
 	// Certificates are supplied from files. Without them the server makes its own authorities; with them it has none, and whoever supplies the
 	// files issues every certificate. They are read again when they change.
 	Certificates Certificates `json:"certificates"`
 	// LogLevel is debug, info, warn or error.
 	LogLevel string `json:"logLevel"`
+}
+
+// Evidence of a machine's boots: quotes, measurement lists, boot logs.
+type Evidence struct {
+	// Retention is how long the evidence of a boot is kept after the boot ended, "2160h" (90 days) by default; 24h at the least, 0 for ever.
+	// The evidence of a machine's current boot and the history of its verdicts are always kept.
+	Retention conf.Duration `json:"retention"`
 }
 
 // Listen are the addresses that the server listens on.
@@ -96,7 +106,8 @@ func (c Certificates) missing() []string {
 func Default() Config {
 	return Config{
 		StateDir: "/var/lib/assay", Roles: []string{"registrar", "verifier"}, Interval: conf.Duration(30 * time.Second), Endorsement: "Required", VendorRoots: true, Reimage: "Approval", LogLevel: "info",
-		Listen: Listen{API: ":8443", Registrar: ":8891", Plain: ":8890", Metrics: "127.0.0.1:9464"},
+		Evidence: Evidence{Retention: conf.Duration(90 * 24 * time.Hour)},
+		Listen:   Listen{API: ":8443", Registrar: ":8891", Plain: ":8890", Metrics: "127.0.0.1:9464"},
 	}
 }
 
@@ -120,6 +131,9 @@ func (c Config) Check() error {
 	}
 	if !slices.Contains([]string{"Required", "AllowFirstUse"}, c.Endorsement) {
 		mistake("endorsement: %q is neither Required nor AllowFirstUse", c.Endorsement)
+	}
+	if kept := time.Duration(c.Evidence.Retention); kept != 0 && kept < verifier.MinEvidenceRetention {
+		mistake("evidence.retention: %s is below %s; 0 keeps evidence for ever", c.Evidence.Retention, verifier.MinEvidenceRetention)
 	}
 	if !slices.Contains([]string{"Allow", "Approval"}, c.Reimage) {
 		mistake("reimage: %q is neither Allow nor Approval", c.Reimage)

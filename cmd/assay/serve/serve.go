@@ -127,7 +127,8 @@ func (s *server) assemble() error {
 	}
 	s.verifier, err = verifier.New(verifier.Config{
 		Registrar: asked, Reimage: api.Reimage(cfg.Reimage),
-		Store: s.store.Nodes(), Evidence: s.store.Nodes(), Policies: s.store.Policies(), Collector: verifier.NewPull(s.credentials.client, nil),
+		Retention: verifier.Retention{Store: s.store.Retention(), Evidence: time.Duration(cfg.Evidence.Retention), Sweep: s.sweep},
+		Store:     s.store.Nodes(), Evidence: s.store.Nodes(), Policies: s.store.Policies(), Collector: verifier.NewPull(s.credentials.client, nil),
 		Reactions: s.store.Reactions(), ContainerIMAPolicies: []attest.Digest{attest.SHA256.Sum(ima.ContainersPolicy())},
 		Interval: time.Duration(cfg.Interval), Log: s.log.With("role", "verifier"), Metrics: s.registry,
 	})
@@ -136,6 +137,12 @@ func (s *server) assemble() error {
 	}
 	s.nativeAPI(asked, port)
 	return nil
+}
+
+// sweep deletes what expired of registrations: the registrar itself does so only when an agent registers.
+func (s *server) sweep(ctx context.Context, now time.Time) error {
+	_, err := s.store.Registrations().Sweep(ctx, now)
+	return err
 }
 
 // registrarClient asks the registrar over its v2 admin API, in one process too.
