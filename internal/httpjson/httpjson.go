@@ -1,7 +1,7 @@
 // Package httpjson reads and writes the JSON bodies of HTTP: bounded, and strict about what decides nothing.
 //
-// It refuses bodies over a limit, bytes after the value, text that is not UTF-8, nesting beyond MaxDepth and keys that occur twice in one
-// object, also when they differ only in case, because encoding/json would take the last of them and another reader the
+// It refuses bodies over a limit, bytes after the value, text that is not UTF-8, nesting beyond MaxDepth, objects of more than MaxMembers and keys
+// that occur twice in one object, also when they differ only in case, because encoding/json would take the last of them and another reader the
 // first. It trusts no length. Content types, authorisation and the meaning of a body are left to the caller.
 package httpjson
 
@@ -14,11 +14,15 @@ import (
 	"mime"
 	"net/http"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
 // MaxDepth bounds the nesting of arrays and objects.
 const MaxDepth = 64
+
+// MaxMembers bounds the members of one object: to tell keys that occur twice, all of them are kept, and they take more memory than the body.
+const MaxMembers = 10_000
 
 // Sentinel errors; StatusOf maps them.
 var (
@@ -132,12 +136,26 @@ func scan(body []byte) error {
 
 // add notes a key. Keys that differ only in case count as one: encoding/json matches members so.
 func (o object) add(key string) error {
-	folded := strings.ToLower(key)
+	folded := strings.Map(fold, key)
 	if o[folded] {
 		return fmt.Errorf("duplicate key %.80q", key)
 	}
+	if len(o) >= MaxMembers {
+		return fmt.Errorf("an object of more than %d members", MaxMembers)
+	}
 	o[folded] = true
 	return nil
+}
+
+// fold returns the lowest of the characters that count as one where case does not: what encoding/json compares.
+func fold(r rune) rune {
+	for {
+		next := unicode.SimpleFold(r)
+		if next <= r {
+			return next
+		}
+		r = next
+	}
 }
 
 // IsJSON reports whether a request's Content-Type is application/json or application/<x>+json.

@@ -49,6 +49,8 @@ func TestDecodeRefuses(t *testing.T) {
 		{"duplicate", `{"name":"a","name":"b"}`, ErrMalformed, `duplicate key "name"`},
 		{"duplicate by escape", `{"name":"a","n\u0061me":"b"}`, ErrMalformed, `duplicate key "name"`},
 		{"duplicate by case", `{"name":"a","NAME":"b"}`, ErrMalformed, `duplicate key "NAME"`},
+		{"duplicate by fold", `{"inner":{"more":{"s":1,"ſ":2}}}`, ErrMalformed, `duplicate key "ſ"`},
+		{"duplicate by fold of K", "{\"more\":{\"k\":1,\"\u212a\":2}}", ErrMalformed, "duplicate key"},
 		{"inner duplicate", `{"more":{"x":[{"y":1,"z":[],"y":2}]}}`, ErrMalformed, `duplicate key "y"`},
 		{"duplicate in an unknown member", `{"more":{"x":1,"x":1}}`, ErrMalformed, `duplicate key "x"`},
 		{"unknown", `{"nmae":"a"}`, ErrMalformed, `unknown field "nmae"`},
@@ -66,6 +68,36 @@ func TestDecodeRefuses(t *testing.T) {
 				t.Errorf("got %v, want %v with %q", err, tt.sentinel, tt.detail)
 			}
 		})
+	}
+}
+
+// An object of many members is refused while it is read: the set of its keys takes ten times the memory of the body.
+func TestMembersAreBounded(t *testing.T) {
+	object := func(members int) string {
+		var text strings.Builder
+		for i := range members {
+			fmt.Fprintf(&text, `,"%x":0`, i)
+		}
+		return `{"more":{` + text.String()[1:] + `}}`
+	}
+	for members, wanted := range map[int]error{MaxMembers: nil, MaxMembers + 1: ErrMalformed} {
+		var got body
+		if err := Decode(strings.NewReader(object(members)), 1<<20, &got); !errors.Is(err, wanted) {
+			t.Errorf("%d members: %v, want %v", members, err, wanted)
+		}
+	}
+}
+
+// encoding/json matches a member by folding, so that two keys which it takes for one count as one.
+func TestFoldedKeysAreOne(t *testing.T) {
+	var got struct {
+		S int `json:"s"`
+	}
+	if err := Decode(strings.NewReader(`{"ſ":7}`), 100, &got); err != nil || got.S != 7 {
+		t.Fatalf("encoding/json no longer folds: %v, %+v", err, got)
+	}
+	if err := Decode(strings.NewReader(`{"s":1,"ſ":2}`), 100, &got); !errors.Is(err, ErrMalformed) {
+		t.Errorf("both: %v, %+v", err, got)
 	}
 }
 
