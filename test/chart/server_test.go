@@ -94,6 +94,36 @@ func TestServerSide(t *testing.T) {
 		t.Errorf("a wrong platform: %v %s", err, out)
 	}
 	discovered(ctx, t, c)
+	rights(ctx, t, c)
+}
+
+// rights asks the API server's own authorizer what the operator may do. Each refusal has a grant beside it that differs in one word.
+func rights(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+	t.Helper()
+	kubectl(ctx, t, c, "apply", "--server-side", "-f", manifest(t, variants()[0].render(t)), "--selector", "app.kubernetes.io/part-of=assay")
+	const own, all = "--namespace=assay-system", "--all-namespaces"
+	tests := []struct {
+		question string
+		want     string
+	}{
+		{"patch nodes " + all, "yes"}, {"delete nodes " + all, "no"}, {"patch nodes --subresource=status " + all, "no"},
+		{"list nodepolicies " + all, "yes"}, {"patch nodepolicies " + all, "no"}, {"patch nodepolicies --subresource=status " + all, "yes"},
+		{"create nodereports " + all, "yes"}, {"delete nodereports " + all, "no"},
+		{"patch crd/nodereports.integrity.assay.dev " + all, "yes"}, {"patch crd/others.example " + all, "no"}, {"delete crd/nodereports.integrity.assay.dev " + all, "no"},
+		{"get secrets " + own, "yes"}, {"get secrets --namespace=kube-system", "no"},
+		{"patch deployments/assay-operator " + own, "yes"}, {"patch deployments/other " + own, "no"},
+		{"list pods " + own, "yes"}, {"create pods " + own, "no"}, {"create pods --subresource=exec " + own, "no"}, {"list pods --namespace=default", "no"},
+		{"update leases/assay-operator " + own, "yes"}, {"update leases/other " + own, "no"},
+		{"create tokenreviews " + all, "yes"}, {"create serviceaccounts --subresource=token " + own, "no"},
+		{"delete statefulsets " + own, "yes"}, {"delete persistentvolumeclaims " + own, "no"}, {"create clusterrolebindings " + all, "no"},
+	}
+	for _, test := range tests {
+		arguments := append([]string{"auth", "can-i", "--as=system:serviceaccount:assay-system:assay-operator"}, strings.Fields(test.question)...)
+		out, err := c.Kubectl(ctx, arguments...) // "no" is an exit status too
+		if got := strings.TrimSpace(out); got != test.want {
+			t.Errorf("may the operator %s: %q, want %q (%v)", test.question, got, test.want, err)
+		}
+	}
 }
 
 // discovered installs with helm's own dry run: it asks this server which APIs there are, OpenShift's among them now.
