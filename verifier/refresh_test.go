@@ -168,7 +168,7 @@ func TestForeignKey(t *testing.T) {
 		f, records, _ := registering(t, nil)
 		asked := len(records.asked)
 		f.on(func() { f.silent[string(node1)] = fmt.Errorf("quote: %w", mtls.ErrPin) })
-		sleep(3 * round)
+		sleep(5 * round) // a round until it is seen, two intervals, and a round more; each has its jitter
 		n := f.want(node1, attest.Failed)
 		if n.State.QuoteBacked || len(n.State.Failures) != 1 || n.State.Failures[0].ID != attest.AgentKeyMismatch {
 			t.Errorf("quote-backed %t, %v, want AgentKeyMismatch alone", n.State.QuoteBacked, n.State.Failures)
