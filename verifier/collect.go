@@ -26,7 +26,14 @@ const (
 	maxAgentAnswerBytes = 64 << 20
 	maxAgentHeaderBytes = 64 << 10
 	maxBootLogBytes     = 4 << 20
+	maxVersionBytes     = 64 << 10
 	idlePerAgent        = 90 * time.Second
+)
+
+// How long a party that says nothing may keep a round: as many rounds as run at once would otherwise wait for dead machines, and none be left.
+const (
+	dialTimeout      = 5 * time.Second
+	handshakeTimeout = 10 * time.Second
 )
 
 // An answer may take freeAnswerBytes without asking. One that goes on waits for one of bigAnswers places, within its round's time, so that all
@@ -42,6 +49,8 @@ type Pull struct {
 	certificate mtls.Source
 	now         func() time.Time
 	big         chan struct{} // holds a token for each answer that grew beyond freeAnswerBytes
+	// dial and handshake are dialTimeout and handshakeTimeout, but for tests.
+	dial, handshake time.Duration
 
 	mu    sync.Mutex
 	peers map[string]*peer // by pinned certificate and address
@@ -57,7 +66,10 @@ type peer struct {
 
 // NewPull makes a collector that presents a verifier-client's certificate. A nil clock is time.Now.
 func NewPull(certificate mtls.Source, now func() time.Time) *Pull {
-	return &Pull{certificate: certificate, now: now, big: make(chan struct{}, bigAnswers), peers: make(map[string]*peer)}
+	return &Pull{
+		certificate: certificate, now: now, big: make(chan struct{}, bigAnswers), dial: dialTimeout, handshake: handshakeTimeout,
+		peers: make(map[string]*peer),
+	}
 }
 
 // maxPeers bounds the kept connections; beyond it all of them are dropped and made anew as they are needed.
@@ -84,8 +96,8 @@ func (p *Pull) peer(to Enrolment) (*peer, error) {
 	}
 	known := &peer{host: host, big: p.big, http: &http.Client{
 		Transport: &http.Transport{
-			TLSClientConfig: config, MaxIdleConnsPerHost: 1, IdleConnTimeout: idlePerAgent, TLSHandshakeTimeout: 30 * time.Second,
-			MaxResponseHeaderBytes: maxAgentHeaderBytes,
+			TLSClientConfig: config, MaxIdleConnsPerHost: 1, IdleConnTimeout: idlePerAgent, TLSHandshakeTimeout: p.handshake,
+			DialContext: (&net.Dialer{Timeout: p.dial}).DialContext, MaxResponseHeaderBytes: maxAgentHeaderBytes,
 		},
 		// A redirect is never followed: it is an answer, and not to the question.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -125,7 +137,7 @@ var errVersion = fmt.Errorf("%w: %s", ErrMalformed, notSupported)
 
 func (a *peer) negotiate(ctx context.Context) error {
 	var answer wire.Envelope[wire.AgentVersionResults]
-	if err := a.get(ctx, url.URL{Path: "/version"}, &answer); err != nil {
+	if err := a.get(ctx, url.URL{Path: "/version"}, limited{&answer, maxVersionBytes}); err != nil {
 		return err
 	}
 	version, ok := wire.Negotiate(answer.Results.All())
@@ -146,13 +158,19 @@ func (a *peer) quote(ctx context.Context, r Request) (wire.QuoteResults, error) 
 		"ima_ml_entry": {strconv.FormatUint(r.Offset, 10)},
 	}
 	var answer wire.Envelope[wire.QuoteResults]
-	err := a.get(ctx, url.URL{Path: "/v" + a.version.Load().String() + "/quotes/integrity", RawQuery: query.Encode()}, &answer)
+	err := a.get(ctx, url.URL{Path: "/v" + a.version.Load().String() + "/quotes/integrity", RawQuery: query.Encode()}, limited{&answer, maxAgentAnswerBytes})
 	return answer.Results, err
+}
+
+// limited is what an answer of so many bytes at most is read into.
+type limited struct {
+	into  any
+	bytes int64
 }
 
 // get reads one JSON answer. What never came, or came with a status of 500 and up, is silence; everything else that is no answer to the
 // question is ErrMalformed.
-func (a *peer) get(ctx context.Context, what url.URL, into any) error {
+func (a *peer) get(ctx context.Context, what url.URL, to limited) error {
 	what.Scheme, what.Host = "https", a.host
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, what.String(), nil)
 	if err != nil {
@@ -175,7 +193,7 @@ func (a *peer) get(ctx context.Context, what url.URL, into any) error {
 	}
 	metered := &meteredBody{ended: ctx.Done(), body: answer.Body, places: a.big, free: freeAnswerBytes}
 	defer metered.release()
-	err = httpjson.DecodeTolerant(metered, maxAgentAnswerBytes, into)
+	err = httpjson.DecodeTolerant(metered, to.bytes, to.into)
 	switch _, judged := httpjson.StatusOf(err); {
 	case err == nil:
 		return nil

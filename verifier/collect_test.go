@@ -230,6 +230,35 @@ func endless(w io.Writer) {
 	}
 }
 
+// A party that accepts connections and says nothing is silence soon: while it is waited for, it takes the place of another's round.
+func TestPullDoesNotWaitForTheDead(t *testing.T) {
+	dead, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dead.Close() })
+	a := newPullAgent(t)
+	port := dead.Addr().(*net.TCPAddr).Port
+	for name, edit := range map[string]func(*Pull){
+		"no handshake":  func(p *Pull) { p.handshake = 50 * time.Millisecond },
+		"no connection": func(p *Pull) { p.dial = time.Nanosecond },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, to := newPull(t), a.to
+			edit(p)
+			to.Port = port
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			if _, err := p.Collect(ctx, to, pullRequest); err == nil || errors.Is(err, ErrMalformed) || ctx.Err() != nil {
+				t.Errorf("%v; want silence before the round ends", err)
+			}
+			if _, err := newPull(t).Collect(t.Context(), a.to, pullRequest); err != nil {
+				t.Errorf("the agent itself: %v", err)
+			}
+		})
+	}
+}
+
 func TestPullOffersNoVersion(t *testing.T) {
 	for name, tt := range map[string]struct {
 		version   func(http.ResponseWriter)
@@ -239,8 +268,11 @@ func TestPullOffersNoVersion(t *testing.T) {
 			wire.WriteResults(w, wire.AgentVersionResults{SupportedVersion: "1.0", SupportedVersions: []string{"1.0", "3.0", "\x1b[2J"}})
 		}, true},
 		"none at all": {func(w http.ResponseWriter) { wire.WriteResults(w, wire.Empty{}) }, true},
-		"a refusal":   {func(w http.ResponseWriter) { wire.WriteStatus(w, 400, "API version not supported") }, true},
-		"500":         {func(w http.ResponseWriter) { wire.WriteStatus(w, 500, "") }, false},
+		"too many": {func(w http.ResponseWriter) {
+			wire.WriteResults(w, wire.AgentVersionResults{SupportedVersions: append(make([]string, maxVersionBytes/3), wire.VersionNames()...)})
+		}, true},
+		"a refusal": {func(w http.ResponseWriter) { wire.WriteStatus(w, 400, "API version not supported") }, true},
+		"500":       {func(w http.ResponseWriter) { wire.WriteStatus(w, 500, "") }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, p := newPullAgent(t), newPull(t)
