@@ -115,6 +115,7 @@ func (f Files) check(texts [6][]byte, now time.Time) (s supplied, err error) {
 	note(err)
 	s.client, err = f.Client.load(texts[2], texts[3])
 	note(err)
+	note(f.apart(s))
 	if len(mistakes) > 0 {
 		return supplied{}, errors.Join(mistakes...)
 	}
@@ -135,6 +136,21 @@ func (f Files) check(texts [6][]byte, now time.Time) (s supplied, err error) {
 		note(fmt.Errorf("%s: has the role %s; want the URI name %s", f.Client.Certificate, role, VerifierClient.uri()))
 	}
 	return s, errors.Join(mistakes...)
+}
+
+// apart refuses an authority that stands in both bundles: usages alone would then keep whoever can have a server's certificate from being an
+// administrator. Bundles that cannot be read are told of elsewhere.
+func (f Files) apart(s supplied) error {
+	servers, _ := ParseBundle(s.serverCAs)
+	clients, _ := ParseBundle(s.clientCAs)
+	for _, server := range servers {
+		for _, client := range clients {
+			if KeyDigest(server) == KeyDigest(client) {
+				return fmt.Errorf("%s: the authority %q stands in %s too; servers and clients need separate ones", f.ClientCAs, client.Subject, f.ServerCAs)
+			}
+		}
+	}
+	return nil
 }
 
 // load pairs a certificate with its key. The error holds no key.

@@ -151,10 +151,13 @@ func TestSuppliedCertificatesNameTheFile(t *testing.T) {
 			s.issue(s.authority, "x", mtls.Request{Role: mtls.Server, Name: "x", Hosts: []string{"x"}})
 			copyFile(s, "x.key", "server.key")
 		}, []string{"server.crt with ", "server.key: ", "does not match"}},
-		"a certificate of another CA":     {func(s *secrets) { s.issueAll(newAuthority(s.t, s.clock)) }, []string{"server.crt: not a server's certificate of an authority in", "client.crt: not a client's certificate"}},
-		"a client's in a server's place":  {func(s *secrets) { copyFile(s, "client.crt", "server.crt"); copyFile(s, "client.key", "server.key") }, []string{"server.crt: not a server's certificate"}},
-		"an administrator's certificate":  {func(s *secrets) { s.issue(s.authority, "client", mtls.Request{Role: mtls.Administrator, Name: "x"}) }, []string{"client.crt: has the role administrator; want the URI name assay:role:verifier-client"}},
-		"certificates that have expired":  {func(s *secrets) { s.clock.pass(9 * 365 * 24 * time.Hour) }, []string{"server.crt: not a server's certificate", "expired"}},
+		"a certificate of another CA":    {func(s *secrets) { s.issueAll(newAuthority(s.t, s.clock)) }, []string{"server.crt: not a server's certificate of an authority in", "client.crt: not a client's certificate"}},
+		"a client's in a server's place": {func(s *secrets) { copyFile(s, "client.crt", "server.crt"); copyFile(s, "client.key", "server.key") }, []string{"server.crt: not a server's certificate"}},
+		"an administrator's certificate": {func(s *secrets) { s.issue(s.authority, "client", mtls.Request{Role: mtls.Administrator, Name: "x"}) }, []string{"client.crt: has the role administrator; want the URI name assay:role:verifier-client"}},
+		"certificates that have expired": {func(s *secrets) { s.clock.pass(9 * 365 * 24 * time.Hour) }, []string{"server.crt: not a server's certificate", "expired"}},
+		"one authority for both": {func(s *secrets) {
+			s.write("client-ca.pem", append(s.authority.ClientCAs(), s.authority.ServerCAs()...))
+		}, []string{"client-ca.pem: the authority ", "server-ca.pem too; servers and clients need separate ones"}},
 		"a key in a certificate's bundle": {func(s *secrets) { copyFile(s, "server.key", "server-ca.pem") }, []string{`server-ca.pem: PEM block 0 is a "PRIVATE KEY"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
