@@ -15,6 +15,9 @@
 {{- if and (ne $v.agent.tpm "Emulated") $v.agent.emulatedNodeSelector }}
 {{- fail "agent.emulatedNodeSelector is set and agent.tpm is Device: set agent.tpm to Emulated, or leave the selector out" }}
 {{- end }}
+{{- if and (eq $v.agent.contact "NodeName") (not $v.agent.hostNetwork) }}
+{{- fail "agent.contact is NodeName and agent.hostNetwork is false: a node's name does not lead to its pods; set agent.hostNetwork to true" }}
+{{- end }}
 {{- if and (eq $v.certificates.source "CertManager") (not $v.certificates.certManager) }}
 {{- fail "certificates.source is CertManager: name the issuers in certificates.certManager.servers and certificates.certManager.clients" }}
 {{- end }}

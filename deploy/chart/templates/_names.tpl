@@ -32,7 +32,7 @@ app.kubernetes.io/component: operator
 - {name: ASSAY_IMAGES_AGENT, value: {{ include "assay.image" (list . "agent" "assay-agent") | quote }}}
 - {name: ASSAY_IMAGES_OPERATOR, value: {{ include "assay.image" (list . "operator" "assay-operator") | quote }}}
 - {name: ASSAY_IMAGES_SWTPM, value: {{ include "assay.image" (list . "swtpm" "assay-swtpm") | quote }}}
-- {name: ASSAY_LOG_LEVEL, value: {{ .Values.operator.logLevel | quote }}}
+- {name: ASSAY_LOGLEVEL, value: {{ .Values.operator.logLevel | quote }}}
 {{- end }}
 
 {{- define "assay.podSecurity" -}}
