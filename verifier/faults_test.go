@@ -2,6 +2,7 @@ package verifier
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/assay-project/assay/attest"
@@ -58,6 +59,48 @@ func TestFaults(t *testing.T) {
 			w.round(nil)
 			if stays := w.verdict() == attest.Failed; stays != want.faith {
 				t.Errorf("after a good round: %s", w.verdict())
+			}
+		})
+	}
+}
+
+// What is stored of one boot is bounded, by whatever steps the list grows to it.
+func TestListOfABootIsBounded(t *testing.T) {
+	for name, grow := range map[string]func(*world){
+		"in one boot":          func(*world) {},
+		"after a resume":       func(w *world) { w.box.suspend() },
+		"asked for anew":       func(w *world) { w.state.Again = true },
+		"after a new boot":     func(w *world) { w.box.reset(); w.round(nil) },
+		"asked to attest anew": func(w *world) { w.step(Asked{Now: w.now, Act: Reattest}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, document(t, "base", "/usr/bin/a"))
+			w.round(nil)
+			listed := func() uint64 { return uint64(len(strings.Join(w.box.list, ""))) }
+			if w.state.ListBytes != listed() {
+				t.Fatalf("%d bytes, want %d", w.state.ListBytes, listed())
+			}
+			grow(w)
+			w.box.run("/usr/bin/a", "")
+			if w.round(nil); w.verdict() != attest.Trusted || w.state.ListBytes != listed() {
+				t.Errorf("%s, %d bytes, want %d: %v", w.verdict(), w.state.ListBytes, listed(), w.state.Failures)
+			}
+			line, _ := entry("/usr/bin/a", contentOf("/usr/bin/a", ""))
+			position := w.state.IMA.Position
+			w.state.ListBytes = maxListBytes - uint64(len(line))
+			full := *w
+			full.box = w.box.snapshot()
+			full.box.run("/usr/bin/a", "")
+			if full.round(nil); full.verdict() != attest.Trusted || full.state.ListBytes != maxListBytes {
+				t.Errorf("at the bound: %s, %d bytes, %v", full.verdict(), full.state.ListBytes, full.state.Failures)
+			}
+			w.box.run("/usr/bin/a", "")
+			w.box.run("/usr/bin/a", "")
+			if w.round(nil); w.verdict() != attest.Failed || w.state.QuoteBacked || !slices.Contains(ids(w.state.Failures), attest.EvidenceMalformed) {
+				t.Errorf("beyond it: %s, %v", w.verdict(), w.state.Failures)
+			}
+			if w.state.IMA.Position != position {
+				t.Errorf("what is beyond it was taken over, to entry %d", w.state.IMA.Position)
 			}
 		})
 	}

@@ -26,6 +26,10 @@ const (
 	containerPCR = 11
 )
 
+// maxListBytes bounds the list of one boot, of which all is stored: a longer one could not be asked for from its start any more. Whoever owns a
+// machine can extend PCR 10, and so prove entries of any kind, without end.
+const maxListBytes = maxAgentAnswerBytes
+
 // Request is what a round asks an agent for.
 type Request struct {
 	// Nonce is 20 letters and digits; the agent quotes its ASCII bytes.
@@ -72,6 +76,7 @@ type judgement struct {
 	boot         string
 	clock        *quote.Clock
 	ima          ima.State
+	listBytes    uint64 // of the list up to ima.Position
 	progress     appraisal.Progress
 	transportKey string
 	bootLog      attest.Digest
@@ -172,7 +177,10 @@ func place(s State, who Subject, e Answered, v quote.Verified) judgement {
 		}
 		base, j.boot, j.whole = startOf(s), bootID(who, clock), true
 	}
-	return appraise(base, who, e, v, j)
+	if j = appraise(base, who, e, v, j); j.listBytes > maxListBytes {
+		return refused(attest.Fail(attest.EvidenceMalformed, fmt.Sprintf("the list of this boot has %d bytes, more than %d", j.listBytes, int64(maxListBytes))))
+	}
+	return j
 }
 
 // sameBoot tells a reattest, before which no clock counts, whether it looks at the boot that is known.
@@ -194,7 +202,7 @@ func fromStart(e Answered) judgement {
 
 // startOf is the state before the first entry of a boot.
 func startOf(s State) State {
-	s.IMA, s.Progress, s.BootLog = ima.State{}, appraisal.Progress{}, attest.Digest{}
+	s.IMA, s.ListBytes, s.Progress, s.BootLog = ima.State{}, 0, appraisal.Progress{}, attest.Digest{}
 	return s
 }
 
@@ -251,14 +259,19 @@ func appraise(base State, who Subject, e Answered, v quote.Verified, j judgement
 	if j.whole {
 		base.Progress = appraisal.Progress{}
 	}
-	j.ima, j.progress = base.IMA, base.Progress
+	j.ima, j.listBytes, j.progress = base.IMA, base.ListBytes, base.Progress
 	if e.Answer.HasList && v.Selection().Has(imaPCR) {
 		replayed, failures := replayList(base, j.whole, e, v)
 		j.failures = append(j.failures, failures...)
 		if j.listBroken = !replayed.Valid(); !j.listBroken {
 			evidence.IMA = &replayed
 			j.ima = replayed.State()
-			j.keep.Chunk = chunkOf(replayed, j.boot)
+			if j.keep.Chunk = chunkOf(replayed, j.boot); j.keep.Chunk != nil {
+				if j.keep.Chunk.First == 0 {
+					j.listBytes = 0
+				}
+				j.listBytes += uint64(len(j.keep.Chunk.ASCII))
+			}
 		}
 	}
 	if e.Answer.BootLog != nil {

@@ -44,9 +44,10 @@ type State struct {
 	Boot      string       `json:"boot,omitempty"`
 	BootSince time.Time    `json:"bootSince,omitzero"`
 	Clock     *quote.Clock `json:"clock,omitempty"`
-	// IMA is how far the measurement list is proven, Progress what appraisal carries along with it.
-	IMA      ima.State          `json:"ima"`
-	Progress appraisal.Progress `json:"progress"`
+	// IMA is how far the measurement list is proven, ListBytes how long it is so far, Progress what appraisal carries along with it.
+	IMA       ima.State          `json:"ima"`
+	ListBytes uint64             `json:"listBytes,omitempty"`
+	Progress  appraisal.Progress `json:"progress"`
 	// TransportKey is the PEM key that PCR 16 bound in this boot; BootLog the digest of the stored event log.
 	TransportKey string        `json:"transportKey,omitempty"`
 	BootLog      attest.Digest `json:"bootLog"`
@@ -382,7 +383,7 @@ func (s State) advance(j judgement, now time.Time) State {
 	if j.newBoot {
 		s.BootLog = attest.Digest{}
 	}
-	s.Clock, s.IMA, s.Progress, s.TransportKey = j.clock, j.ima, j.progress, j.transportKey
+	s.Clock, s.IMA, s.ListBytes, s.Progress, s.TransportKey = j.clock, j.ima, j.listBytes, j.progress, j.transportKey
 	s.Comparable, s.Replaced, s.Before = j.comparable, false, nil
 	if !j.bootLog.IsZero() {
 		s.BootLog = j.bootLog

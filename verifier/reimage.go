@@ -26,7 +26,7 @@ func (s State) reimaged(e Reimaged) (State, []Action) {
 		}
 	}
 	s.Replaced, s.Clock, s.Comparable = true, nil, false
-	s.IMA, s.Progress, s.BootLog = ima.State{}, appraisal.Progress{}, attest.Digest{}
+	s.IMA, s.ListBytes, s.Progress, s.BootLog = ima.State{}, 0, appraisal.Progress{}, attest.Digest{}
 	s.Boot, s.TransportKey = "", ""
 	s.Again, s.Rejudge, s.Silence, s.Trouble = false, s.Rejudge && s.failedByQuote(), 0, nil
 	if !s.failedByQuote() {
