@@ -152,7 +152,11 @@ func NewAPI(cfg APIConfig) *API {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &API{cfg: cfg, sessions: newSessions(cfg.Now), reports: newReports(), presences: newPresences(cfg.Now), mux: http.NewServeMux()}
+	a := &API{cfg: cfg, sessions: newSessions(cfg.Now), presences: newPresences(cfg.Now), mux: http.NewServeMux()}
+	a.reports = newReports(func(id attest.AgentID) bool {
+		_, err := cfg.Verifier.Show(id)
+		return err == nil
+	})
 	a.claims = &claims{now: cfg.Now, log: cfg.Log, bindings: cfg.Bindings, live: a.live, by: make(map[claimant]*standing)}
 	for _, r := range routes() {
 		a.mux.Handle(r.method+" "+r.pattern, a.guard(r))

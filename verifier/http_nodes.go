@@ -248,6 +248,7 @@ func (a *API) removeNode(w http.ResponseWriter, r *http.Request, c caller) error
 	if gone := a.presences.forget(id); err != nil && !(gone && errors.Is(err, ErrNotFound)) {
 		return err
 	}
+	a.reports.forget(id)
 	if err := a.cfg.Bindings.Unbind(r.Context(), id); err != nil {
 		return fmt.Errorf("free the Kubernetes node of %s: %w", id, err)
 	}

@@ -2,6 +2,7 @@ package verifier
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -142,5 +143,33 @@ func TestChallengesAreBounded(t *testing.T) {
 	}
 	if len(s.challenges) != 2 {
 		t.Errorf("%d challenges are kept after all others expired", len(s.challenges))
+	}
+}
+
+// What agents say is kept for those that are enrolled; of all others so much and no more.
+func TestReportsAreBounded(t *testing.T) {
+	enrolled := map[attest.AgentID]bool{node1: true}
+	r := newReports(func(id attest.AgentID) bool { return enrolled[id] })
+	say := func(id attest.AgentID) {
+		r.update(id, func(report *api.AgentReport) { report.Heartbeat.Version = string(id) })
+	}
+	say(node1)
+	say("node-2")
+	enrolled["node-2"] = true
+	say("node-2")
+	for i := range maxReports + 10 {
+		say(attest.AgentID(fmt.Sprintf("stranger-%d", i)))
+		say(attest.AgentID(fmt.Sprintf("stranger-%d", i)))
+	}
+	if len(r.by) != maxReports+2 || len(r.strangers) != maxReports {
+		t.Errorf("%d reports, %d of strangers", len(r.by), len(r.strangers))
+	}
+	for id := range enrolled {
+		if report := r.of(id); report == nil || report.Heartbeat.Version != string(id) {
+			t.Errorf("the report of %s: %+v", id, report)
+		}
+	}
+	if r.forget(node1); r.of(node1) != nil || r.of("node-2") == nil {
+		t.Error("after a removal")
 	}
 }
