@@ -114,12 +114,20 @@ func agentCapabilities() []corev1.Capability {
 	return []corev1.Capability{"CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID"}
 }
 
+// contact is the field of a pod under which the server reaches its agent.
+func (in input) contact() string {
+	if in.spec.Agent.Contact == v1alpha1.ContactNodeName {
+		return "spec.nodeName"
+	}
+	return "status.podIP"
+}
+
 func (in input) agentContainer(f form) corev1.Container {
 	c := corev1.Container{
 		Name: "agent", Image: in.images.Agent, ImagePullPolicy: in.spec.Images.PullPolicy, Args: []string{"--config", "/etc/assay/config/agent.yaml"},
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		Ports:                    []corev1.ContainerPort{port("agent", portAgent)}, Resources: *in.spec.Agent.Resources.DeepCopy(),
-		Env: []corev1.EnvVar{{Name: "ASSAY_CONTACT_ADDRESS", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "status.podIP"}}}},
+		Env: []corev1.EnvVar{{Name: "ASSAY_CONTACT_ADDRESS", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: in.contact()}}}},
 		SecurityContext: &corev1.SecurityContext{
 			AllowPrivilegeEscalation: no(), ReadOnlyRootFilesystem: yes(), Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: agentCapabilities()},
 		},

@@ -164,6 +164,32 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
+// TestContact: every form of the agent tells the server the same field of its pod.
+func TestContact(t *testing.T) {
+	byName := func(s *v1alpha1.PlatformSpec) {
+		emulated(s)
+		s.Agent.HostNetwork, s.Agent.Contact = true, v1alpha1.ContactNodeName
+	}
+	for want, change := range map[string]func(*v1alpha1.PlatformSpec){"status.podIP": emulated, "spec.nodeName": byName} {
+		agents := 0
+		for name, pod := range pods(plain(change).objects()) {
+			if !strings.HasPrefix(name, NameAgent) {
+				continue
+			}
+			agents++
+			if got := pod.Containers[0].Env[0]; got.Name != "ASSAY_CONTACT_ADDRESS" || got.ValueFrom.FieldRef.FieldPath != want {
+				t.Errorf("%s: %+v, want the field %s", name, got, want)
+			}
+			if pod.HostNetwork != (want == "spec.nodeName") {
+				t.Errorf("%s: host network %t", name, pod.HostNetwork)
+			}
+		}
+		if agents != 3 {
+			t.Errorf("%d agents, want 3", agents)
+		}
+	}
+}
+
 // TestOneAgentForEachNode: labels decide, and no node gets two.
 func TestOneAgentForEachNode(t *testing.T) {
 	all := pods(plain(emulated).objects())

@@ -11,7 +11,7 @@ import (
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
-// +kubebuilder:metadata:annotations="integrity.assay.dev/revision=1"
+// +kubebuilder:metadata:annotations="integrity.assay.dev/revision=2"
 // +kubebuilder:resource:scope=Cluster,shortName=atp
 // +kubebuilder:validation:XValidation:rule="self.metadata.name == 'cluster'",message="the name of the AttestationPlatform is cluster"
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
@@ -254,6 +254,7 @@ type CertificateSecrets struct {
 // AgentSpec is how agents run.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.tpm) || self.tpm != 'Emulated' || (has(self.emulatedNodeSelector) && self.emulatedNodeSelector.size() > 0)",message="tpm: Emulated needs emulatedNodeSelector"
+// +kubebuilder:validation:XValidation:rule="!has(self.contact) || self.contact != 'NodeName' || (has(self.hostNetwork) && self.hostNetwork)",message="contact: NodeName needs hostNetwork: a node's name does not lead to its pods"
 type AgentSpec struct {
 	// Form is Hardened (a device plugin and single capabilities) or Privileged.
 	// +kubebuilder:validation:Enum=Hardened;Privileged
@@ -291,16 +292,24 @@ type AgentSpec struct {
 	// HostNetwork lets agents answer on the node's own address instead of the pod's; a server outside the cluster needs it.
 	// +optional
 	HostNetwork bool `json:"hostNetwork,omitempty"`
+	// Contact is what the server is told to reach an agent by: Address is its IP address, NodeName the name of its node, which the server has to resolve.
+	// A name survives a change of the address; whoever answers under it still has to hold the agent's keys.
+	// +kubebuilder:validation:Enum=Address;NodeName
+	// +kubebuilder:default=Address
+	// +optional
+	Contact string `json:"contact,omitempty"`
 	// +optional
 	Placement `json:",inline"`
 }
 
-// The forms of agents and of their TPM.
+// The forms of agents, of their TPM, and of how they are reached.
 const (
-	FormHardened   = "Hardened"
-	FormPrivileged = "Privileged"
-	TPMDevice      = "Device"
-	TPMEmulated    = "Emulated"
+	FormHardened    = "Hardened"
+	FormPrivileged  = "Privileged"
+	TPMDevice       = "Device"
+	TPMEmulated     = "Emulated"
+	ContactAddress  = "Address"
+	ContactNodeName = "NodeName"
 )
 
 // PlatformStatus is what was found.

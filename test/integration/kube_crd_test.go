@@ -47,6 +47,8 @@ func TestCRDs(t *testing.T) {
 		"another name":               {"AttestationPlatform", "mine", "{}", "is cluster"},
 		"emulated":                   {"AttestationPlatform", "cluster", "agent: {tpm: Emulated, emulatedNodeSelector: {a: b}}", ""},
 		"emulated everywhere":        {"AttestationPlatform", "cluster", "agent: {tpm: Emulated}", "emulatedNodeSelector"},
+		"reached by name":            {"AttestationPlatform", "cluster", "agent: {hostNetwork: true, contact: NodeName}", ""},
+		"pods reached by name":       {"AttestationPlatform", "cluster", "agent: {contact: NodeName}", "hostNetwork"},
 		"issuers":                    {"AttestationPlatform", "cluster", "certificates: {source: CertManager, certManager: {servers: {name: a}, clients: {name: b}}}", ""},
 		"one issuer for both":        {"AttestationPlatform", "cluster", "certificates: {source: CertManager, certManager: {servers: {name: a}, clients: {name: a}}}", "separate issuers"},
 		"no issuers":                 {"AttestationPlatform", "cluster", "certificates: {source: CertManager}", "certManager"},
