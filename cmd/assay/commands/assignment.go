@@ -14,19 +14,20 @@ import (
 
 // terms are what a person without a cluster can assign beside the documents.
 type terms struct {
-	readmit, containerFiles string
-	endorsedBy              []string
+	readmit, containerFiles, reimage string
+	endorsedBy                       []string
 }
 
 func (t *terms) flags(c *cobra.Command) {
 	c.Flags().StringVar(&t.readmit, "readmit", "", "how a failed machine comes back by a reboot: Automatic or Approval")
+	c.Flags().StringVar(&t.reimage, "reimage", "", "what becomes of a new attestation key of the same TPM: Approval or Allow; an empty one for what the server says")
 	c.Flags().StringVar(&t.containerFiles, "container-files", "", "programs in containers: Fail, or Ignore, which takes the IMA policy for hosts with containers")
 	c.Flags().StringSliceVar(&t.endorsedBy, "endorsed-by", nil, "fingerprints of the roots that may endorse the TPM (repeatable); an empty one for any that is no emulator's")
 }
 
 // change returns the node's assignment with what the flags say, nil where they say nothing.
 func (t *terms) change(c *cobra.Command, server *client.Client, id attest.AgentID) (*api.Assignment, error) {
-	if !c.Flags().Changed("readmit") && !c.Flags().Changed("container-files") && !c.Flags().Changed("endorsed-by") {
+	if !c.Flags().Changed("readmit") && !c.Flags().Changed("reimage") && !c.Flags().Changed("container-files") && !c.Flags().Changed("endorsed-by") {
 		return nil, nil
 	}
 	n, err := server.Node(c.Context(), id)
@@ -36,6 +37,9 @@ func (t *terms) change(c *cobra.Command, server *client.Client, id attest.AgentI
 	a := n.Assignment
 	if c.Flags().Changed("readmit") {
 		a.Readmit = api.Readmit(t.readmit)
+	}
+	if c.Flags().Changed("reimage") {
+		a.Reimage = api.Reimage(t.reimage)
 	}
 	if c.Flags().Changed("container-files") {
 		a.ContainerFiles = api.ContainerFiles(t.containerFiles)
@@ -70,6 +74,9 @@ func describeAssignment(line func(name, format string, values ...any), n api.Nod
 	}
 	if a.Readmit == api.ReadmitApproval {
 		line("Readmit", "after a failure, a reboot needs a person's approval")
+	}
+	if a.Reimage != "" {
+		line("Reimage", "%s", a.Reimage)
 	}
 	for _, fingerprint := range a.EndorsedBy {
 		line("Endorsed by", "only %s", fingerprint)
