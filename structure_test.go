@@ -22,6 +22,7 @@ var layers = map[string][]string{
 	"endorsement": {"attest"},
 	"policy":      {"attest", "evidence", "endorsement"},
 	"appraisal":   {"attest", "evidence", "endorsement", "policy"},
+	"dossier":     {"attest", "evidence", "endorsement", "policy", "appraisal"},
 	"ear":         {"attest", "evidence", "endorsement", "policy", "appraisal"},
 	"api":         {"attest"},
 	"reaction":    {"attest", "api", "reaction"},
@@ -29,7 +30,7 @@ var layers = map[string][]string{
 }
 
 var (
-	words  = []string{"attest", "evidence", "endorsement", "policy", "appraisal", "ear", "api", "wire", "reaction", "internal"}
+	words  = []string{"attest", "evidence", "endorsement", "policy", "appraisal", "dossier", "ear", "api", "wire", "reaction", "internal"}
 	roles  = []string{"registrar", "verifier", "agent", "tenant", "gateway"}
 	others = []string{"client", "tpm", "sqlstore", "lab", "deploy", "kube"}
 )

@@ -145,15 +145,25 @@ type Transition struct {
 	Quote    attest.Digest      `json:"quote"`
 }
 
-// Evidence is the last accepted evidence of a node: PathNodes/{id}/evidence.
+// Evidence is the last accepted evidence of a node, or that of an older quote: PathNodes/{id}/evidence.
 type Evidence struct {
 	Node  attest.AgentID `json:"node"`
 	Boot  string         `json:"boot"`
 	At    time.Time      `json:"at"`
 	Nonce string         `json:"nonce"`
-	// Quote is Keylime's packed quote, AK the TPM2B_PUBLIC that signed it.
-	Quote string `json:"quote"`
-	AK    []byte `json:"ak"`
+	// Quote is Keylime's packed quote, AK the TPM2B_PUBLIC that signed it: one that the machine had before, where the quote is as old.
+	// Digest names the quote, as Transition.Quote does.
+	Quote  string        `json:"quote"`
+	Digest attest.Digest `json:"digest"`
+	AK     []byte        `json:"ak"`
+	// EK is the enrolled endorsement key as TPM2B_PUBLIC, Chain its certificates as DER, leaf first, where the registrar has any.
+	EK    []byte   `json:"ek"`
+	Chain [][]byte `json:"chain,omitempty"`
+	// Position is how many entries of the list the quote covers; the list may go on beyond it.
+	Position uint64 `json:"position"`
+	// Policies are the documents that the verdict was made with. RefusedIMAPolicies count as approved by none of them.
+	Policies           []attest.PolicyRef `json:"policies"`
+	RefusedIMAPolicies []attest.Digest    `json:"refusedIMAPolicies,omitempty"`
 	// List is the proven measurement list of this boot in ASCII, BootLog the TCG event log. ListBytes holds the list's exact bytes where they
 	// are not UTF-8, as names of files need not be.
 	List      string `json:"list,omitempty"`

@@ -27,7 +27,7 @@ func Operations() []Operation {
 		{Method: "POST", Path: PathNodes + "/{id}/{act}", Summary: "Carry out an act: pause, resume, reattest, approve (a readmission)", Response: Node{}, Status: 200},
 		{Method: "GET", Path: PathNodes + "/{id}/results", Summary: "List a node's transitions, oldest first", Response: Page[Transition]{}, Status: 200, Pages: true},
 		{Method: "GET", Path: PathNodes + "/{id}/failures", Summary: "List the reasons of a Failed verdict", Response: Page[attest.Failure]{}, Status: 200},
-		{Method: "GET", Path: PathNodes + "/{id}/evidence", Summary: "The last accepted evidence, or that of the stored quote named by the query quote=DIGEST", Response: Evidence{}, Status: 200},
+		{Method: "GET", Path: PathNodes + "/{id}/evidence", Summary: "The last accepted evidence, or that of the stored quote named by the query quote=DIGEST; 410 where it is kept no longer", Response: Evidence{}, Status: 200},
 		{Method: "GET", Path: PathWatch, Summary: "Stream transitions from now on as server-sent events; after a reconnect, list the nodes: nothing is sent again", ResponseType: "text/event-stream", Status: 200},
 		{Method: "GET", Path: PathReactions, Summary: "List the reactions, oldest first; the query state selects open ones or one state", Response: Page[Reaction]{}, Status: 200, Pages: true},
 		{Method: "POST", Path: PathReactions + "/{id}/claim", Summary: "Take a reaction that is due or to be lifted, for a minute; for the operator alone", Response: Reaction{}, Status: 200},

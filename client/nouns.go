@@ -48,7 +48,18 @@ func (c *Client) Results(ctx context.Context, id attest.AgentID) ([]api.Transiti
 
 // Evidence returns a node's last accepted evidence.
 func (c *Client) Evidence(ctx context.Context, id attest.AgentID) (api.Evidence, error) {
-	return get[api.Evidence](ctx, c, nodePath(id, "evidence"))
+	return c.EvidenceOf(ctx, id, attest.Digest{})
+}
+
+// EvidenceOf returns the evidence of a quote that a transition names; the zero digest asks for the last accepted one.
+func (c *Client) EvidenceOf(ctx context.Context, id attest.AgentID, quote attest.Digest) (api.Evidence, error) {
+	query := url.Values{}
+	if !quote.IsZero() {
+		query.Set("quote", quote.String())
+	}
+	var e api.Evidence
+	err := c.do(ctx, call{method: http.MethodGet, path: nodePath(id, "evidence"), query: query}, &e)
+	return e, err
 }
 
 // Policies lists the stored documents, oldest first.

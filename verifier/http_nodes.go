@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
@@ -321,41 +320,6 @@ func (a *API) failures(w http.ResponseWriter, r *http.Request, _ caller) error {
 		return err
 	}
 	httpjson.Write(w, http.StatusOK, api.Page[attest.Failure]{Items: list(n.State.Failures)})
-	return nil
-}
-
-func (a *API) evidence(w http.ResponseWriter, r *http.Request, _ caller) error {
-	id, err := pathID(r)
-	if err != nil {
-		return err
-	}
-	n, err := a.cfg.Verifier.Show(id)
-	if err != nil {
-		return err
-	}
-	var digest attest.Digest
-	if text := r.URL.Query().Get("quote"); text != "" {
-		if digest, err = attest.ParseDigest(text); err != nil {
-			return fmt.Errorf("%w: %w", ErrInvalid, err)
-		}
-	}
-	q, err := a.cfg.Evidence.Quote(r.Context(), id, digest)
-	if err != nil {
-		return fmt.Errorf("quote of %s: %w", id, err)
-	}
-	answer := api.Evidence{Node: id, Boot: q.Boot, At: q.At, Nonce: q.Nonce, Quote: q.Packed, AK: n.Enrolment.AK}
-	chunk, err := a.cfg.Evidence.List(r.Context(), id, q.Boot)
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return err
-	}
-	answer.List = string(chunk.ASCII)
-	if !utf8.Valid(chunk.ASCII) {
-		answer.ListBytes = chunk.ASCII
-	}
-	if answer.BootLog, err = a.cfg.Evidence.BootLog(r.Context(), id, q.Boot); err != nil && !errors.Is(err, ErrNotFound) {
-		return err
-	}
-	httpjson.Write(w, http.StatusOK, answer)
 	return nil
 }
 

@@ -14,14 +14,14 @@ import (
 	"github.com/assay-project/assay/internal/cli"
 )
 
-// Exit codes of the program beyond those of internal/cli: `node show --exit-code` tells the verdict by them.
+// Exit codes of the program beyond those of internal/cli: `node show --exit-code` and `evidence verify` tell the verdict by them.
 const (
 	ExitFailed     = 3 // the verdict is Failed; also: a thing that is needed is missing
 	ExitNotTrusted = 4 // the verdict is none of Trusted and Failed
 )
 
-const exitCodesHelp = `Exit codes: 0 done; 1 could not be done; 2 wrong command line or configuration; 3 the verdict is Failed (node show --exit-code),
-or something that the command needs is missing (demo, lab); 4 the verdict is neither Trusted nor Failed (node show --exit-code).`
+const exitCodesHelp = `Exit codes: 0 done; 1 could not be done; 2 wrong command line or configuration; 3 the verdict is Failed (node show --exit-code, evidence verify),
+or something that the command needs is missing (demo, lab); 4 the verdict is neither Trusted nor Failed (node show --exit-code, evidence verify).`
 
 // Root returns the whole program.
 func Root() *cobra.Command {
@@ -32,7 +32,7 @@ func Root() *cobra.Command {
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.PersistentFlags().String("config", "", "the file that `assay login` writes (default $ASSAYCONFIG or ~/.config/assay/config.yaml)")
-	root.AddCommand(cli.VersionCommand(), serverCommand(), loginCommand(), nodeCommand(), reactionsCommand(), policyCommand(), endorsementCommand(), tokenCommand(), certCommand(), labCommand(), demoCommand())
+	root.AddCommand(cli.VersionCommand(), serverCommand(), loginCommand(), nodeCommand(), reactionsCommand(), policyCommand(), evidenceCommand(), endorsementCommand(), tokenCommand(), certCommand(), labCommand(), demoCommand())
 	return root
 }
 

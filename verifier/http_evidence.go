@@ -1,0 +1,138 @@
+package verifier
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"unicode/utf8"
+
+	"github.com/assay-project/assay/api"
+	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/endorsement"
+	"github.com/assay-project/assay/evidence/quote"
+	"github.com/assay-project/assay/internal/httpjson"
+	"github.com/assay-project/assay/wire"
+)
+
+func (a *API) evidence(w http.ResponseWriter, r *http.Request, _ caller) error {
+	id, err := pathID(r)
+	if err != nil {
+		return err
+	}
+	n, err := a.cfg.Verifier.Show(id)
+	if err != nil {
+		return err
+	}
+	var digest attest.Digest
+	if text := r.URL.Query().Get("quote"); text != "" {
+		if digest, err = attest.ParseDigest(text); err != nil {
+			return fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+	}
+	answer, err := a.evidenceOf(r.Context(), n, digest)
+	if err != nil {
+		return err
+	}
+	httpjson.Write(w, http.StatusOK, answer)
+	return nil
+}
+
+// evidenceOf collects what is stored around a quote; the zero digest names the last accepted one.
+func (a *API) evidenceOf(ctx context.Context, n Node, digest attest.Digest) (api.Evidence, error) {
+	q, err := a.cfg.Evidence.Quote(ctx, n.ID, digest)
+	if errors.Is(err, ErrExpired) {
+		return api.Evidence{}, fmt.Errorf("quote %s of %s: %w: the evidence of its boot was deleted some time after the boot ended (evidence.retention)", digest, n.ID, err)
+	}
+	if err != nil {
+		return api.Evidence{}, fmt.Errorf("quote of %s: %w", n.ID, err)
+	}
+	answer := api.Evidence{
+		Node: n.ID, Boot: q.Boot, At: q.At, Nonce: q.Nonce, Quote: q.Packed, Digest: q.Digest, EK: n.Enrolment.EK, Chain: a.chain(ctx, n),
+		Position: q.Position, RefusedIMAPolicies: a.cfg.Verifier.terms(n).RefusedIMAPolicies,
+	}
+	if answer.AK, err = signer(n.Enrolment, q); err != nil {
+		return api.Evidence{}, fmt.Errorf("quote %s of %s: %w", q.Digest, n.ID, err)
+	}
+	if answer.Policies, err = a.policiesOf(ctx, n, q, digest); err != nil {
+		return api.Evidence{}, err
+	}
+	chunk, err := a.cfg.Evidence.List(ctx, n.ID, q.Boot)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return api.Evidence{}, err
+	}
+	answer.List = string(chunk.ASCII)
+	if !utf8.Valid(chunk.ASCII) {
+		answer.ListBytes = chunk.ASCII
+	}
+	if answer.BootLog, err = a.cfg.Evidence.BootLog(ctx, n.ID, q.Boot); err != nil && !errors.Is(err, ErrNotFound) {
+		return api.Evidence{}, err
+	}
+	return answer, nil
+}
+
+// signer finds the AK that a stored quote verifies under, among the enrolled one and those before it.
+func signer(e Enrolment, q StoredQuote) ([]byte, error) {
+	raw, err := wire.UnpackQuote(q.Packed)
+	if err != nil {
+		return nil, err
+	}
+	claim, err := quote.Parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	for _, public := range append([][]byte{e.AK}, e.Former...) {
+		ak, failures, err := endorsement.ParseAK(public)
+		if err != nil || len(failures) > 0 {
+			continue
+		}
+		if v, _ := quote.Verify(claim, quote.Expected{AK: ak, Nonce: []byte(q.Nonce), Selection: selectionOf(q)}); v.Valid() {
+			return public, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: the attestation key that signed it gave way to %d others, of which the last are known", ErrExpired, maxFormer)
+}
+
+// chain is what the registrar has of the EK's certificates; without it the rest of the evidence is worth as much.
+func (a *API) chain(ctx context.Context, n Node) [][]byte {
+	r, err := a.cfg.Registrar.Agent(ctx, n.ID)
+	if err != nil {
+		if !errors.Is(err, ErrNotFound) {
+			a.cfg.Log.Warn("ask for the EK's certificates", "node", n.ID, "err", err)
+		}
+		return nil
+	}
+	if !bytes.Equal(r.EK, n.Enrolment.EK) {
+		return nil
+	}
+	return r.Chain
+}
+
+// policiesOf are the documents of the verdict that rests on a quote: the current one, or that of the last transition which names the quote.
+func (a *API) policiesOf(ctx context.Context, n Node, q StoredQuote, asked attest.Digest) ([]attest.PolicyRef, error) {
+	if asked.IsZero() {
+		return list(n.State.Policies), nil
+	}
+	found := false
+	var refs []attest.PolicyRef
+	for after := uint64(0); ; {
+		rows, err := a.cfg.Evidence.Transitions(ctx, n.ID, after, api.MaxPage)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range rows {
+			after = t.Seq
+			if t.Quote == q.Digest {
+				found, refs = true, t.Policies
+			}
+		}
+		if len(rows) < api.MaxPage {
+			break
+		}
+	}
+	if !found { // the last accepted quote by its name
+		refs = n.State.Policies
+	}
+	return list(refs), nil
+}

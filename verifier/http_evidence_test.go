@@ -1,0 +1,118 @@
+package verifier
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/assay-project/assay/api"
+	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/endorsement"
+	"github.com/assay-project/assay/evidence/quote"
+	"github.com/assay-project/assay/internal/mtls"
+	"github.com/assay-project/assay/wire"
+)
+
+// signs reports whether the quote of an answer verifies under the AK beside it.
+func signs(t *testing.T, e api.Evidence) bool {
+	t.Helper()
+	ak, _, err := endorsement.ParseAK(e.AK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := wire.UnpackQuote(e.Quote)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := quote.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, _ := quote.Verify(q, quote.Expected{AK: ak, Nonce: []byte(e.Nonce), Selection: raw.Selections[0]})
+	return v.Valid() && v.Digest() == e.Digest
+}
+
+// Evidence of an older quote comes with the AK that signed it and the documents that its verdict was made with, whatever the machine and its
+// node have become since; once its boot has expired, the answer says so.
+func TestEvidenceOfAnOlderQuote(t *testing.T) {
+	s := newSite(t)
+	viewer, admin := s.as(mtls.Viewer), s.as(mtls.Administrator)
+	b := s.boxes["node-1"]
+	first, second := document(t, "first"), document(t, "second", "/usr/bin/a")
+	for _, d := range [][]byte{first.Bytes(), second.Bytes()} {
+		s.into(admin, call{method: "POST", path: api.PathPolicies, body: string(d), kind: "application/octet-stream"}, nil)
+	}
+	events := s.watchAs(viewer)
+	await := func(want attest.Verdict) attest.Digest {
+		t.Helper()
+		for {
+			select {
+			case e := <-events:
+				if e.To == want {
+					return e.Quote
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatalf("the node does not become %s", want)
+			}
+		}
+	}
+	s.into(admin, call{method: "POST", path: api.PathNodes, body: `{"id":"node-1","firstUse":true,"policies":["first"],"interval":1}`}, nil)
+	old, signedBy := await(attest.Trusted), b.signer.Public()
+
+	r := registeredBox(b)
+	b.reset()
+	b.reimage()
+	r.ID, r.AK, r.EK, r.Address = node1, b.signer.Public(), ekPublic(t), "node-1"
+	if err := s.verifier.Approve(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	await(attest.Trusted)
+	s.into(admin, call{method: "PATCH", path: api.PathNodes + "/node-1", body: `{"policies":["second"]}`}, nil)
+
+	path := api.PathNodes + "/node-1/evidence"
+	var now, before api.Evidence
+	s.into(viewer, call{method: "GET", path: path}, &now)
+	s.into(viewer, call{method: "GET", path: path + "?quote=" + old.String()}, &before)
+	if !signs(t, now) || !bytes.Equal(now.AK, b.signer.Public()) || len(now.Policies) != 1 || now.Policies[0].Name != "second" {
+		t.Errorf("last quote: signed by its AK: %t, documents %v", signs(t, now), now.Policies)
+	}
+	if !signs(t, before) || !bytes.Equal(before.AK, signedBy) || len(before.Policies) != 1 || before.Policies[0].Name != "first" || before.Position == 0 {
+		t.Errorf("older quote: signed by its AK: %t, documents %v", signs(t, before), before.Policies)
+	}
+	if !bytes.Equal(before.EK, ekPublic(t)) || before.Boot == now.Boot || before.Digest != old {
+		t.Errorf("older quote: boot %s, digest %s", before.Boot, before.Digest)
+	}
+	s.into(viewer, call{method: "GET", path: path + "?quote=" + now.Digest.String()}, &before)
+	if before.Digest != now.Digest || len(before.Policies) != 1 || before.Policies[0].Name != "second" {
+		t.Errorf("the last quote by its name: %+v", before.Policies)
+	}
+
+	if gone, err := s.store.ExpireEvidence(t.Context(), time.Now(), 10); err != nil || gone.Boots != 1 {
+		t.Fatalf("expired %+v, %v", gone, err)
+	}
+	if status, text := s.do(viewer, call{method: "GET", path: path + "?quote=" + old.String()}); status != 410 || !strings.Contains(string(text), "evidence.retention") {
+		t.Errorf("expired quote: %d %s", status, text)
+	}
+	if status, _ := s.do(viewer, call{method: "GET", path: path + "?quote=sha256:" + strings.Repeat("0", 64)}); status != 404 {
+		t.Errorf("unknown quote: %d", status)
+	}
+}
+
+// Of the AKs that gave way, the last 8 are known; a quote of an older one is answered as gone and not with a key that did not sign it.
+func TestSignerIsForgotten(t *testing.T) {
+	w := newWorld(t)
+	w.round(nil)
+	q := *w.shelf.quote
+	own, other := w.box.signer.Public(), w.box.other.Public()
+	if have, err := signer(Enrolment{AK: other, Former: [][]byte{[]byte("no key"), own}}, q); err != nil || !bytes.Equal(have, own) {
+		t.Errorf("have %x, %v", have, err)
+	}
+	if _, err := signer(Enrolment{AK: other}, q); statusOf(err) != 410 || !strings.Contains(err.Error(), "gave way") {
+		t.Errorf("have %v", err)
+	}
+	q.Packed = "junk"
+	if _, err := signer(Enrolment{AK: own}, q); err == nil {
+		t.Error("a quote that is none was signed")
+	}
+}
