@@ -293,3 +293,16 @@ func TestRights(t *testing.T) {
 		}
 	}
 }
+
+// TestMakeMistakes: who forgets where to is told, before anything is built or asked.
+func TestMakeMistakes(t *testing.T) {
+	for arguments, want := range map[string]string{
+		"deploy TAG=v1": "REGISTRY is empty: give what make publish got", "deploy REGISTRY=registry.example": "TAG is empty: give what make publish got",
+		"publish TAG=v1": "REGISTRY is empty: give host[:port][/path]", "publish REGISTRY=registry.example": "TAG is empty: give the tag",
+	} {
+		cmd := exec.CommandContext(t.Context(), "make", append([]string{"-C", root, "REGISTRY=", "TAG="}, strings.Fields(arguments)...)...)
+		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), want) {
+			t.Errorf("make %s: %v, %q does not say %q", arguments, err, out, want)
+		}
+	}
+}
