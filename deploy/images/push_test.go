@@ -110,11 +110,20 @@ func TestRefusedLayouts(t *testing.T) {
 		}
 		return file.Name()
 	}
-	for name, file := range map[string]string{
-		"no index": write("oci-layout"), "no image": write("index.json", "oci-layout"), "out of the folder": write("../x"), "absolute": write("/x"),
-	} {
-		if _, err := ReadLayout(file, t.TempDir()); !errors.Is(err, ErrNoLayout) {
-			t.Errorf("%s: %v", name, err)
+	tests := []struct{ name, file, want string }{
+		{"no index", write("oci-layout"), ""},
+		{"no image", write("index.json", "oci-layout"), ""},
+		{"out of the folder", write("../x"), `entry "../x"`},
+		{"absolute", write("/x"), `entry "/x"`},
+		{"hidden", write(".x"), `entry ".x"`},
+	}
+	for _, test := range tests {
+		folder := filepath.Join(t.TempDir(), "into")
+		if _, err := ReadLayout(test.file, folder); !errors.Is(err, ErrNoLayout) || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v", test.name, err)
+		}
+		if _, err := os.Stat(filepath.Join(folder, "..", "x")); err == nil {
+			t.Errorf("%s: a file lies beside the folder", test.name)
 		}
 	}
 	if _, err := ReadLayout("missing.tar", t.TempDir()); !errors.Is(err, os.ErrNotExist) {
