@@ -179,6 +179,14 @@ func TestPoliciesThatExplainTheNewBootDoNotReadmit(t *testing.T) {
 			f.on(func() { b.reset(); b.run("/usr/bin/b", "") })
 			sleep(2 * round)
 		},
+		"it failed after the approval": func(f *fleet, b *box) {
+			f.on(func() { f.silent[string(node1)] = errors.New("no route") })
+			if err := f.v.Do(f.t.Context(), node1, Approve); err != nil {
+				f.t.Fatal(err)
+			}
+			f.on(func() { b.run("/usr/bin/b", ""); delete(f.silent, string(node1)) })
+			sleep(2 * round)
+		},
 		"and the server restarted": func(f *fleet, b *box) {
 			f.on(func() { b.run("/usr/bin/b", "") })
 			sleep(2 * round)

@@ -1,0 +1,137 @@
+package verifier
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/assay-project/assay/api"
+	"github.com/assay-project/assay/attest"
+)
+
+// interrupted is a store of bindings in which something happens while a binding is written.
+type interrupted struct {
+	BindingStore
+	meanwhile func()
+}
+
+func (i interrupted) Bind(ctx context.Context, b Binding) error {
+	i.meanwhile()
+	return i.BindingStore.Bind(ctx, b)
+}
+
+// newClaims are claims to the nodes of an empty store, of agents that all live.
+func newClaims(t *testing.T, now *time.Time) *claims {
+	t.Helper()
+	live := func(context.Context, attest.AgentID) (bool, error) { return true, nil }
+	return &claims{now: func() time.Time { return *now }, log: slog.New(slog.DiscardHandler), bindings: NewMemoryStore(), live: live, by: make(map[claimant]*standing)}
+}
+
+// oneClaim returns the only claim that waits.
+func oneClaim(t *testing.T, c *claims) api.Claim {
+	t.Helper()
+	waiting := c.waiting()
+	if len(waiting) != 1 {
+		t.Fatalf("%d claims wait, want 1", len(waiting))
+	}
+	return waiting[0]
+}
+
+// An answer is for the claim that it names: one that took its place while it was carried out waits for its own.
+func TestAnswerIsForOneClaim(t *testing.T) {
+	now := testStart
+	c := newClaims(t, &now)
+	if err := c.proven(node1, "token.old"); err != nil {
+		t.Fatal(err)
+	}
+	c.bindings = interrupted{c.bindings, func() {
+		if err := c.proven(node1, "token.new"); err != nil {
+			t.Error(err)
+		}
+	}}
+	if _, err := c.answer(t.Context(), oneClaim(t, c).ID, accepted("worker-1", "uid-1")); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the answer to a claim that was superseded meanwhile: %v", err)
+	}
+	newer := oneClaim(t, c)
+	if newer.Token != "token.new" {
+		t.Errorf("the claim with %s waits", newer.Token)
+	}
+	c.bindings = NewMemoryStore()
+	if _, err := c.answer(t.Context(), newer.ID, accepted("worker-1", "uid-1")); err != nil {
+		t.Errorf("its own answer: %v", err)
+	}
+	for _, s := range c.by {
+		if s.claim.Token != "" {
+			t.Error("the token is kept after the answer")
+		}
+	}
+}
+
+// A TPM that takes a node ends what the holder of a token without one was accepted for.
+func TestProvenAgentTakesTheNode(t *testing.T) {
+	for name, tt := range map[string]struct {
+		node string
+		want verdictOnClaim
+	}{"the same": {"worker-1", claimWaits}, "another": {"worker-2", claimAccepted}} {
+		t.Run(name, func(t *testing.T) {
+			now := testStart
+			c := newClaims(t, &now)
+			if _, err := c.stranger("token.none", nil); err != nil {
+				t.Fatal(err)
+			}
+			answer := accepted("worker-1", "uid-1")
+			answer.Expires = now.Add(time.Hour)
+			if _, err := c.answer(t.Context(), oneClaim(t, c).ID, answer); err != nil {
+				t.Fatal(err)
+			}
+			if s, err := c.stranger("token.none", nil); err != nil || s.verdict != claimAccepted {
+				t.Fatalf("accepted: %v, %v", s.verdict, err)
+			}
+			if err := c.proven(node1, "token.tpm"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.answer(t.Context(), oneClaim(t, c).ID, accepted(tt.node, "uid-1")); err != nil {
+				t.Fatal(err)
+			}
+			if s, err := c.stranger("token.none", nil); err != nil || s.verdict != tt.want {
+				t.Errorf("afterwards: %v, %v, want %v", s.verdict, err, tt.want)
+			}
+		})
+	}
+}
+
+// A refusal ends with its time: the agent may have been right all along.
+func TestRefusalEnds(t *testing.T) {
+	now := testStart
+	c := newClaims(t, &now)
+	if err := c.proven(node1, "token.a"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.answer(t.Context(), oneClaim(t, c).ID, api.ClaimAnswer{Reason: "no"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.refused(node1); !errors.Is(err, ErrClaimRefused) {
+		t.Errorf("at once: %v", err)
+	}
+	now = now.Add(refusalLifetime)
+	if err := c.refused(node1); err != nil {
+		t.Errorf("after its time: %v", err)
+	}
+}
+
+func TestForgetNode(t *testing.T) {
+	p := newPresences(time.Now)
+	for id, node := range map[attest.AgentID]*api.KubernetesNode{"uid-1": {Name: "worker-1"}, "uid-2": {Name: "worker-2"}, "worker-1": nil} {
+		if err := p.update(presence{id: id, node: node}, func(*api.AgentReport) {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.forgetNode("worker-1")
+	for id, want := range map[attest.AgentID]bool{"uid-1": false, "uid-2": true, "worker-1": true} {
+		if _, known := p.of(id); known != want {
+			t.Errorf("%s is known: %t, want %t", id, known, want)
+		}
+	}
+}
