@@ -1,0 +1,236 @@
+package e2e
+
+import (
+	"encoding/base64"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"sigs.k8s.io/yaml"
+
+	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/kube/v1alpha1"
+	"github.com/assay-project/assay/lab/cluster"
+)
+
+// kubelet runs kubectl with the credentials of vm1's own kubelet, as whoever took the machine could.
+func (w *world) kubelet(args ...string) (string, error) {
+	w.Helper()
+	config := filepath.Join(w.home, "kubelet.kubeconfig")
+	if _, err := os.Stat(config); err != nil {
+		w.must(os.WriteFile(config, w.stolen(), 0o600))
+	}
+	kubectl, err := w.cluster.Program("kubectl")
+	w.must(err)
+	out, err := exec.CommandContext(w.ctx, kubectl, append([]string{"--kubeconfig", config}, args...)...).CombinedOutput()
+	return string(out), err
+}
+
+// stolen is the kubelet's kubeconfig with the key in it.
+func (w *world) stolen() []byte {
+	w.Helper()
+	m := w.cluster.Node("vm1").Machine()
+	text, err := m.ReadFile(w.ctx, "/var/lib/kubelet/kubeconfig")
+	w.must(err)
+	var config map[string]any
+	w.must(yaml.Unmarshal(text, &config))
+	pair, err := m.ReadFile(w.ctx, "/var/lib/kubelet/pki/kubelet-client-current.pem")
+	w.must(err)
+	encoded := base64.StdEncoding.EncodeToString(pair)
+	for _, user := range config["users"].([]any) {
+		user.(map[string]any)["user"] = map[string]any{"client-certificate-data": encoded, "client-key-data": encoded}
+	}
+	text, err = yaml.Marshal(config)
+	w.must(err)
+	return text
+}
+
+// kubeletCredentials: whoever holds the machine holds its kubelet's credentials. They do not get it out of a policy or out of quarantine.
+func (w *world) kubeletCredentials() {
+	w.Helper()
+	for _, args := range [][]string{{"cordon", "vm1"}, {"uncordon", "vm1"}, {"label", "node", "vm1", "disguise=harmless"}} {
+		if out, err := w.kubelet(args...); err != nil {
+			w.Errorf("kubectl %s, which kubelets may: %v: %s", strings.Join(args, " "), err, out)
+		}
+	}
+	for _, args := range [][]string{
+		{"taint", "node", "vm1", v1alpha1.TaintUntrusted + "-"},
+		{"label", "--overwrite", "node", "vm1", v1alpha1.LabelVerdict + "=Trusted"},
+		{"label", "node", "vm1", v1alpha1.LabelVerdict + "-"},
+		{"delete", "node", "vm1"},
+		{"delete", "nodepolicy", "workers"},
+		{"patch", "nodereport", "vm1", "--subresource=status", "--type=merge", "--patch", `{"status":{"verdict":"Trusted"}}`},
+	} {
+		if out, err := w.kubelet(args...); err == nil {
+			w.Errorf("a kubelet may: kubectl %s: %s", strings.Join(args, " "), out)
+		}
+	}
+	w.never("vm1 stays Failed, tainted, and under its policy", 10*time.Second, func() string {
+		if r := w.report("vm1"); r.Status.Verdict != "Failed" || r.Status.Policy != "workers" {
+			return summary(r)
+		}
+		if n := w.node("vm1"); !w.tainted("vm1") || n.Metadata.Labels[v1alpha1.LabelVerdict] != "Failed" {
+			return fmt.Sprintf("taints %v, labels %v", n.Spec.Taints, n.Metadata.Labels)
+		}
+		return ""
+	})
+}
+
+// history is what vm1's verdict was since a transition, as "From -> To (cause)".
+func (w *world) history(after uint64) (lines []string, last uint64) {
+	w.Helper()
+	results, err := w.api.Results(w.ctx, attest.AgentID(w.report("vm1").Status.Agent))
+	w.must(err)
+	for _, t := range results {
+		if t.Seq > after {
+			lines = append(lines, fmt.Sprintf("%s -> %s (%s)", t.From, t.To, t.Cause))
+		}
+		last = t.Seq
+	}
+	return lines, last
+}
+
+// rounds waits until vm1 has been accepted a few times more.
+func (w *world) rounds() {
+	w.Helper()
+	id := attest.AgentID(w.report("vm1").Status.Agent)
+	before, err := w.api.Node(w.ctx, id)
+	w.must(err)
+	w.eventually("rounds of vm1 go on", slow, func() string {
+		now, err := w.api.Node(w.ctx, id)
+		if err != nil {
+			return err.Error()
+		}
+		if now.Accepted < before.Accepted+3 {
+			return fmt.Sprintf("%d accepted, %d before; trouble %+v", now.Accepted, before.Accepted, now.Trouble)
+		}
+		return ""
+	})
+}
+
+// kubectl is for what an administrator does.
+func (w *world) kubectl(args ...string) {
+	w.Helper()
+	_, err := w.cluster.Kubectl(w.ctx, args...)
+	w.must(err)
+}
+
+// lifecycle: what happens to nodes and servers every day changes no verdict, and a failure in the middle of it is not lost.
+func (w *world) lifecycle() {
+	w.Helper()
+	for _, row := range []struct {
+		what string
+		do   func()
+		want []string // transitions of vm1
+	}{
+		{"cordon", func() { w.kubectl("cordon", "vm1") }, nil},
+		{"drain", func() {
+			w.kubectl("drain", "vm1", "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s")
+		}, nil},
+		{"uncordon", func() { w.kubectl("uncordon", "vm1") }, nil},
+		{"server pod killed", w.serverKilled, nil},
+		{"API server restarted", func() { w.must(w.cluster.Node("node1").Restart(w.ctx, cluster.APIServer)) }, nil},
+		{"certificates rotated", w.rotated, nil},
+		{"operator killed in mid-reaction", w.operatorKilled, []string{"Trusted -> Failed (round)"}},
+		{"restored and rebooted", w.restored, []string{"Failed -> Trusted (reboot)"}},
+		{"node deleted and added again", w.readded, nil},
+	} {
+		_, before := w.history(0)
+		row.do()
+		w.rounds()
+		got, _ := w.history(before)
+		if diff := cmp.Diff(row.want, got); diff != "" {
+			w.Errorf("%s: transitions of vm1 (-want +got):\n%s", row.what, diff)
+		}
+		w.tell("%s: %s", row.what, strings.Join(append(got, "nothing else"), ", "))
+	}
+}
+
+func (w *world) serverKilled() {
+	w.Helper()
+	w.kubectl("delete", "pod", "-n", namespace, "assay-server-0", "--force", "--grace-period=0")
+	w.eventually("the server answers again", slow, func() string {
+		if _, err := w.api.Server(w.ctx); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+}
+
+// rotated replaces the CAs; everybody takes up the new ones while both hold.
+func (w *world) rotated() {
+	w.Helper()
+	cas := func() string {
+		var m struct{ Data map[string]string }
+		w.must(w.object("/api/v1/namespaces/"+namespace+"/configmaps/assay-ca", &m))
+		return m.Data["server-cas.pem"]
+	}
+	before := cas()
+	w.must(w.helm("upgrade", w.values()+"certificates: {rotation: \"1\", overlap: 30s}\n"))
+	w.eventually("new CAs are in use and the old ones are gone", slow, func() string {
+		now := cas()
+		if now == before || strings.Contains(now, strings.TrimSpace(before)) {
+			return fmt.Sprintf("%d CAs", strings.Count(now, "BEGIN CERTIFICATE"))
+		}
+		return ""
+	})
+	w.login()
+}
+
+// operatorKilled tampers, and kills the operator while it works on the reaction.
+func (w *world) operatorKilled() {
+	w.Helper()
+	w.tamper()
+	w.eventually("a reaction is decided", slow, func() string {
+		open, err := w.api.Reactions(w.ctx, "open")
+		if err != nil {
+			return err.Error()
+		}
+		if len(open) == 0 {
+			return "none"
+		}
+		return ""
+	})
+	w.kubectl("delete", "pod", "-n", namespace, "-l", "app.kubernetes.io/name=assay-operator", "--force", "--grace-period=0")
+	w.eventually("vm1 is tainted by the next operator", slow, func() string {
+		if !w.tainted("vm1") {
+			return summary(w.report("vm1"))
+		}
+		return ""
+	})
+}
+
+// readded deletes the Node object; the kubelet makes it anew, with another UID.
+func (w *world) readded() {
+	w.Helper()
+	before := w.node("vm1").Metadata.UID
+	w.kubectl("delete", "node", "vm1")
+	_, err := w.cluster.Node("vm1").Output(w.ctx, "/bin/sh", "-c", "kill $(pidof kubelet)")
+	w.must(err)
+	w.must(w.cluster.Node("vm1").WaitReady(w.ctx, slow))
+	if after := w.node("vm1").Metadata.UID; after == before {
+		w.Fatalf("the Node kept its UID %s", before)
+	}
+	w.await("vm1", "Trusted", "workers")
+}
+
+// upgraded: new values reach what the operator made.
+func (w *world) upgraded() {
+	w.Helper()
+	w.must(w.helm("upgrade", strings.Replace(w.values(), "interval: 2s", "interval: 3s", 1)))
+	w.eventually("the server runs with the new interval", slow, func() string {
+		s, err := w.api.Server(w.ctx)
+		if err != nil {
+			return err.Error()
+		}
+		if s.Interval != 3 {
+			return fmt.Sprintf("it is %v s", s.Interval)
+		}
+		return ""
+	})
+	w.await("vm1", "Trusted", "workers")
+}

@@ -1,0 +1,194 @@
+package e2e
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/assay-project/assay/internal/swtpm"
+	"github.com/assay-project/assay/lab"
+)
+
+// stranger is an agent with a TPM of its own that presents tokens which are not its node's.
+type stranger struct {
+	*world
+	dir, tokenFile, log string
+	agent               *exec.Cmd
+}
+
+// stranger manufactures a TPM outside of the cluster.
+func (w *world) stranger() *stranger {
+	w.Helper()
+	dir, err := os.MkdirTemp("", "s-") // t.TempDir's paths are too long for Unix sockets
+	w.must(err)
+	w.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			w.Error(err)
+		}
+	})
+	options := swtpm.Options{StateDir: filepath.Join(dir, "tpm"), CADir: filepath.Join(dir, "ca")}
+	w.must(swtpm.Manufacture(w.ctx, options))
+	emulator, err := swtpm.Start(w.ctx, swtpm.Config{StateDir: options.StateDir})
+	w.must(err)
+	s := &stranger{world: w, dir: dir, tokenFile: filepath.Join(dir, "token"), log: filepath.Join(dir, "log")}
+	w.Cleanup(func() {
+		s.end()
+		if err := emulator.Stop(); err != nil {
+			w.Error(err)
+		}
+	})
+	port, err := lab.FreePort()
+	w.must(err)
+	address := w.cluster.Node("node1").Address()
+	config, err := yaml.Marshal(map[string]any{
+		"server": fmt.Sprintf("%s:%d", address, apiPort), "registrar": address + ":30891", "ca": filepath.Join(w.home, "administrator", "ca.pem"),
+		"tokenFile": s.tokenFile, "tpm": "swtpm:" + emulator.Socket(), "stateDir": filepath.Join(dir, "state"), "user": "", "metrics": "", "imaList": "", "bootLog": "",
+		"listen": fmt.Sprintf("127.0.0.1:%d", port), "heartbeat": "1s",
+	})
+	w.must(err)
+	w.must(os.WriteFile(filepath.Join(dir, "agent.yaml"), config, 0o600))
+	return s
+}
+
+// present starts the agent anew with a token.
+func (s *stranger) present(token string) {
+	s.Helper()
+	s.end()
+	s.must(os.WriteFile(s.tokenFile, []byte(token), 0o600))
+	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	s.must(err)
+	defer log.Close()
+	s.agent = exec.Command(built(s.T, "assay-agent"), "--config", filepath.Join(s.dir, "agent.yaml"))
+	s.agent.Stdout, s.agent.Stderr = log, log
+	s.must(s.agent.Start())
+}
+
+func (s *stranger) end() {
+	if s.agent == nil {
+		return
+	}
+	if err := s.agent.Process.Signal(syscall.SIGTERM); err != nil {
+		s.Error(err)
+	}
+	_ = s.agent.Wait() // how it ends is not what is tested
+	s.agent = nil
+}
+
+// refused waits until the server's log gives a reason.
+func (s *stranger) refused(reason string) {
+	s.Helper()
+	s.eventually(fmt.Sprintf("the server's log tells %q", reason), time.Minute, func() string {
+		out, err := s.cluster.Kubectl(s.ctx, "logs", "-n", namespace, "sts/assay-server", "--since=30s")
+		if err != nil {
+			return err.Error()
+		}
+		if !strings.Contains(out, reason) {
+			text, _ := os.ReadFile(s.log)
+			return "the agent's log: " + string(text[max(0, len(text)-1000):])
+		}
+		return ""
+	})
+}
+
+// token is one of the agents' account, bound to a node.
+func (w *world) token(node, audience string) string {
+	w.Helper()
+	out, err := w.cluster.Kubectl(w.ctx, "create", "token", "assay-agent", "-n", namespace, "--audience", audience, "--bound-object-kind", "Node", "--bound-object-name", node,
+		"--bound-object-uid", w.node(node).Metadata.UID)
+	w.must(err)
+	return strings.TrimSpace(out)
+}
+
+// expired signs a token's claims anew, with an end of validity that has passed: the cluster's own key makes it a true one otherwise.
+func (w *world) expired(token string) string {
+	w.Helper()
+	parts := strings.Split(token, ".")
+	body, err := base64.RawURLEncoding.DecodeString(parts[1])
+	w.must(err)
+	var claims map[string]any
+	w.must(json.Unmarshal(body, &claims))
+	now := time.Now()
+	claims["iat"], claims["nbf"], claims["exp"] = now.Add(-2*time.Hour).Unix(), now.Add(-2*time.Hour).Unix(), now.Add(-time.Hour).Unix()
+	body, err = json.Marshal(claims)
+	w.must(err)
+	signed := parts[0] + "." + base64.RawURLEncoding.EncodeToString(body)
+	digest := sha256.Sum256([]byte(signed))
+	signature, err := rsa.SignPKCS1v15(rand.Reader, w.accountsKey(), crypto.SHA256, digest[:])
+	w.must(err)
+	return signed + "." + base64.RawURLEncoding.EncodeToString(signature)
+}
+
+// accountsKey is the key that the cluster signs service account tokens with.
+func (w *world) accountsKey() *rsa.PrivateKey {
+	w.Helper()
+	var found string
+	w.must(filepath.WalkDir(w.cluster.Dir(), func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.Name() == "accounts.key" {
+			found = path
+		}
+		return nil // folders of running pods come and go
+	}))
+	text, err := os.ReadFile(found)
+	w.must(err)
+	block, _ := pem.Decode(text)
+	if block == nil {
+		w.Fatalf("%s is not PEM", found)
+	}
+	if key, err := x509.ParsePKCS1PrivateKey(block.Bytes); err == nil {
+		return key
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	w.must(err)
+	return key.(*rsa.PrivateKey)
+}
+
+// foreignTokens: an agent that presents what is not its node's token gets nothing, and a reason is given.
+func (w *world) foreignTokens() {
+	w.Helper()
+	before := w.report("vm1").Status.Agent
+	w.must(w.cluster.Apply(w.ctx, "{apiVersion: v1, kind: Node, metadata: {name: ghost}}"))
+	s := w.stranger()
+
+	s.present(w.token("vm1", "elsewhere"))
+	s.refused("TokenAudience")
+	s.present(w.expired(w.token("vm1", "assay")))
+	s.refused("TokenExpired")
+
+	s.present(w.token("vm1", "assay"))
+	w.eventually("vm1's report tells of a refused claim", time.Minute, func() string {
+		if r := w.report("vm1").Status.Refusal; r == nil || r.Reason != "AlreadyBound" {
+			return fmt.Sprint(r)
+		}
+		return ""
+	})
+	// A node that nobody has: this time the token is good, and the TPM is bound to it.
+	s.present(w.token("ghost", "assay"))
+	w.condition("ghost", "TpmPresent", "True", "")
+	s.present(w.token("node2", "assay"))
+	w.eventually("a TPM that is bound to a live node gets no second one", time.Minute, func() string {
+		if r := w.report("node2").Status.Refusal; r == nil || r.Reason != "AlreadyBound" {
+			return fmt.Sprint(r)
+		}
+		return ""
+	})
+	s.end()
+	_, err := w.cluster.Kubectl(w.ctx, "delete", "node", "ghost")
+	w.must(err)
+	if after := w.report("vm1").Status; after.Agent != before || after.Verdict != "Trusted" {
+		w.Errorf("vm1 was agent %s and Trusted, and is %s and %s", before, after.Agent, after.Verdict)
+	}
+}
