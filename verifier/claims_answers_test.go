@@ -3,6 +3,7 @@ package verifier
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"testing"
 	"time"
@@ -132,6 +133,31 @@ func TestForgetNode(t *testing.T) {
 	for id, want := range map[attest.AgentID]bool{"uid-1": false, "uid-2": true, "worker-1": true} {
 		if _, known := p.of(id); known != want {
 			t.Errorf("%s is known: %t, want %t", id, known, want)
+		}
+	}
+}
+
+// A node that comes back without a TPM is nobody's any longer, once who held it is gone.
+func TestNodeWithoutTPMIsNobodys(t *testing.T) {
+	now := testStart
+	c := newClaims(t, &now)
+	held := Binding{Agent: node1, Node: api.KubernetesNode{Name: "worker-1", UID: "uid-1"}, At: now}
+	if err := c.bindings.Bind(t.Context(), held); err != nil {
+		t.Fatal(err)
+	}
+	answer := accepted("worker-1", "uid-1")
+	answer.Expires = now.Add(time.Hour)
+	for _, lives := range []bool{true, false} {
+		c.live = func(context.Context, attest.AgentID) (bool, error) { return lives, nil }
+		if _, err := c.stranger(fmt.Sprint("token.", lives), nil); err != nil {
+			t.Fatal(err)
+		}
+		_, err := c.answer(t.Context(), oneClaim(t, c).ID, answer)
+		if refused := errors.Is(err, ErrConflict); refused != lives {
+			t.Errorf("the holder lives: %t, and the answer is %v", lives, err)
+		}
+		if _, err := c.bindings.BindingFor(t.Context(), "worker-1"); errors.Is(err, ErrNotFound) == lives {
+			t.Errorf("the holder lives: %t, and its binding: %v", lives, err)
 		}
 	}
 }
