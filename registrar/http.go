@@ -20,6 +20,9 @@ import (
 // maxBodyBytes bounds a request's body: ten certificates in PEM, which are more than a TPM holds, fit.
 const maxBodyBytes = 128 << 10
 
+// maxLoggedPath bounds what a stranger writes into the log with one request.
+const maxLoggedPath = 200
+
 // Retry-After of answers that say that there is no room, in seconds.
 const retryWhenFull = 60
 
@@ -210,7 +213,7 @@ func (r *Registrar) fail(w http.ResponseWriter, req *http.Request, err error) in
 		r.cfg.Log.Error("request", "method", req.Method, "path", req.URL.Path, "err", err)
 		text = "the registrar could not do this; its log says why"
 	default:
-		r.cfg.Log.Info("request refused", "method", req.Method, "path", req.URL.Path, "status", status, "err", err)
+		r.cfg.Log.Info("request refused", "method", req.Method, "path", fmt.Sprintf("%.*s", maxLoggedPath, req.URL.Path), "status", status, "err", err)
 	}
 	wire.WriteStatus(w, status, text)
 	return status

@@ -170,6 +170,19 @@ func TestRoles(t *testing.T) {
 	w.want(w.call(mtls.Viewer, "DELETE", "/v2.6/agents/a", nil), 403, `Action delete_registration needs one of the roles [administrator operator]; the certificate of "alice" has the role viewer`)
 }
 
+// A stranger's path is cut in the log: tens of kilobytes a call would fill the disk at any rate.
+func TestLongPathsAreCutInTheLog(t *testing.T) {
+	w := newWorld(t)
+	w.want(w.call("", "PUT", "/v2.6/agents/"+strings.Repeat("a", 30<<10), wire.ActivateRequest{AuthTag: "00"}), 400, "more than 80")
+	if n := w.log.Len(); n == 0 || n > 1000 {
+		t.Errorf("%d bytes in the log", n)
+	}
+	w.want(w.call("", "PUT", "/v2.6/agents/nobody", wire.ActivateRequest{AuthTag: "00"}), 404, "not found")
+	if !strings.Contains(w.log.String(), "path=/v2.6/agents/nobody") {
+		t.Errorf("the log does not name the path:\n%s", w.log.String())
+	}
+}
+
 func TestBearerIsRefused(t *testing.T) {
 	w := newWorld(t)
 	for _, path := range []string{"/version", "/v2.6/agents", "/v2.6/agents/a"} {
@@ -252,6 +265,7 @@ func TestBadRegistrations(t *testing.T) {
 		{"certificate of another EK", id, with("ekcert", certificateOf(w, other)), 400, "ekcert: certifies the key " + string(other.id())},
 		{"certificate no PEM", id, with("ekcert", "-----BEGIN CERTIFICATE-----"), 400, "ekcert: cannot read PEM block 1"},
 		{"address with control characters", id, with("ip", "1.2.3.4\x1b[2J"), 400, `ip: "1.2.3.4\x1b[2J" holds`},
+		{"address of 254 bytes", id, with("ip", strings.Repeat("a", 254)), 400, "ip: 254 bytes, more than 253"},
 		{"port", id, with("port", 65536), 400, "port: 65536 is not 0 to 65535"},
 		{"negative port", id, with("port", -1), 400, "port: -1"},
 		{"huge port", id, strings.Replace(good, `"port":9002`, `"port":1e99`, 1), 400, "port: cannot read number"},
@@ -271,6 +285,7 @@ func TestBadRegistrations(t *testing.T) {
 	}
 	w.t = t
 	w.want(w.call("", "POST", "/v2.6/agents/"+id, good), 200, "Success")
+	w.want(w.call("", "POST", "/v2.6/agents/"+id, with("ip", strings.Repeat("a", 253))), 200, "Success")
 	w.want(w.call("", "POST", "/v2.6/agents", with("agent_id", id)), 200, "Success")
 	w.want(w.call("", "POST", "/v2.6/agents/"+id, with("agent_id", "overridden by the path")), 200, "Success")
 	if len(w.store.records) != 1 {

@@ -121,8 +121,14 @@ func checkCertifiedKey(ek endorsement.EK, chain wire.CertificateChain) error {
 	return fmt.Errorf("certifies the key %s, but ek_tpm is %s", attest.EKHash(spki), ek.ID())
 }
 
+// maxAddressBytes is the length of the longest DNS name.
+const maxAddressBytes = 253
+
 // checkContact checks where the agent says that it answers. It may be any text; nobody relies on it.
 func checkContact(body wire.RegisterRequest) error {
+	if len(body.IP) > maxAddressBytes {
+		return fmt.Errorf("ip: %d bytes, more than %d", len(body.IP), maxAddressBytes)
+	}
 	if strings.ContainsFunc(body.IP, func(c rune) bool { return !unicode.IsGraphic(c) || unicode.IsSpace(c) }) {
 		return fmt.Errorf("ip: %.80q holds spaces or control characters", body.IP)
 	}
