@@ -1,10 +1,12 @@
 package verifier
 
 import (
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
@@ -120,6 +122,8 @@ func TestBadRequests(t *testing.T) {
 		"an unknown policy":         {call{method: "POST", path: api.PathNodes, body: `{"id":"node-1","firstUse":true,"policies":["none"]}`}, 404},
 		"a short interval":          {call{method: "POST", path: api.PathNodes, body: `{"id":"node-1","firstUse":true,"interval":0.5}`}, 400},
 		"a negative interval":       {call{method: "POST", path: api.PathNodes, body: `{"id":"node-1","firstUse":true,"interval":-1}`}, 400},
+		"an interval of days":       {call{method: "POST", path: api.PathNodes, body: `{"id":"node-1","firstUse":true,"interval":86401}`}, 400},
+		"an update of days":         {call{method: "PATCH", path: api.PathNodes + "/node-1", body: `{"interval":86401}`}, 400},
 		"an endless interval":       {call{method: "POST", path: api.PathNodes, body: `{"id":"node-1","firstUse":true,"interval":1e300}`}, 400},
 		"a port beyond 65535":       {call{method: "POST", path: api.PathNodes, body: `{"id":"node-1","firstUse":true,"port":65536}`}, 400},
 		"limit 0":                   {call{method: "GET", path: api.PathNodes + "?limit=0"}, 400},
@@ -157,5 +161,16 @@ func TestBadRequests(t *testing.T) {
 	}
 	if status, text := s.do(admin, call{method: "POST", path: api.PathNodes, body: good}); status != http.StatusCreated {
 		t.Errorf("without a fault: %d %s", status, text)
+	}
+}
+
+// The longest interval is one that still turns a node Stale within days.
+func TestIntervals(t *testing.T) {
+	for interval, good := range map[time.Duration]bool{
+		0: true, minInterval - 1: false, minInterval: true, maxInterval: true, maxInterval + 1: false, -time.Second: false,
+	} {
+		if err := checkInterval(interval); errors.Is(err, ErrInvalid) == good || (err == nil) != good {
+			t.Errorf("%v: %v", interval, err)
+		}
 	}
 }

@@ -58,8 +58,8 @@ func (e *RefusedError) Error() string {
 // Enrol checks AK and EK again, stores the node and starts its rounds.
 func (v *Verifier) Enrol(ctx context.Context, e Enrol) (Node, error) {
 	now := v.cfg.Now()
-	if e.Interval != 0 && e.Interval < minInterval {
-		return Node{}, fmt.Errorf("interval %v is below %v: %w", e.Interval, minInterval, ErrInvalid)
+	if err := checkInterval(e.Interval); err != nil {
+		return Node{}, err
 	}
 	_, failures, err := endorsement.ParseAK(e.AK)
 	if err != nil {
@@ -101,6 +101,14 @@ func (v *Verifier) Enrol(ctx context.Context, e Enrol) (Node, error) {
 	}
 	v.announce(first)
 	return node, nil
+}
+
+// checkInterval checks the pause between a node's rounds; 0 is the server's.
+func checkInterval(interval time.Duration) error {
+	if interval != 0 && (interval < minInterval || interval > maxInterval) {
+		return fmt.Errorf("interval %v is not %v to %v: %w", interval, minInterval, maxInterval, ErrInvalid)
+	}
+	return nil
 }
 
 // contact is what an enrolment takes from the registration and from the person.
@@ -194,8 +202,10 @@ type Update struct {
 
 // Update changes what applies to a node; changed policies judge the whole stored evidence of this boot.
 func (v *Verifier) Update(ctx context.Context, id attest.AgentID, u Update) error {
-	if u.Interval != nil && *u.Interval != 0 && *u.Interval < minInterval {
-		return fmt.Errorf("interval %v is below %v: %w", *u.Interval, minInterval, ErrInvalid)
+	if u.Interval != nil {
+		if err := checkInterval(*u.Interval); err != nil {
+			return err
+		}
 	}
 	var refs []attest.PolicyRef
 	if u.Policies != nil {

@@ -24,6 +24,7 @@ import (
 const (
 	defaultInterval    = 30 * time.Second
 	minInterval        = time.Second
+	maxInterval        = 24 * time.Hour // a verdict stands for five intervals without evidence: no setting makes that years
 	defaultConcurrency = 64
 	flushAfter         = 60 * time.Second // C12: accepted positions and quotes are written at most this often
 	flushBytes         = 1 << 20
@@ -90,8 +91,8 @@ func New(cfg Config) (*Verifier, error) {
 	if cfg.Interval == 0 {
 		cfg.Interval = defaultInterval
 	}
-	if cfg.Interval < minInterval {
-		return nil, fmt.Errorf("verifier: interval %v is below %v", cfg.Interval, minInterval)
+	if err := checkInterval(cfg.Interval); err != nil {
+		return nil, fmt.Errorf("verifier: %w", err)
 	}
 	switch cfg.Reimage {
 	case "":
