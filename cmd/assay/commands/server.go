@@ -42,7 +42,8 @@ func serverCommand() *cobra.Command {
 			return serve.Run(c.Context(), serve.Options{Config: cfg, Version: cli.Version(), Out: c.OutOrStdout(), Log: c.ErrOrStderr()})
 		},
 	}
-	c.Flags().StringVarP(&file, "file", "f", "", "configuration file (YAML); without one the defaults and the environment hold")
+	// The server is nobody's client: its own flag takes the place of the one that names the file of `assay login`.
+	c.Flags().StringVar(&file, "config", "", "configuration file (YAML); without one the defaults and the environment hold")
 	c.Flags().BoolVar(&check, "check-config", false, "print the effective configuration, or every mistake in it, and exit")
 	c.Flags().StringSliceVar(&roles, "roles", nil, "what to run, instead of the configuration's roles")
 	return c

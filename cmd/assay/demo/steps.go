@@ -24,7 +24,7 @@ func (s *story) startServer(ctx context.Context) error {
 	if err := s.StartServer(ctx); err != nil {
 		return err
 	}
-	s.detail("assay server --file %s", s.ServerConfig())
+	s.detail("assay server --config %s", s.ServerConfig())
 	s.detail("assay login %s --credentials %s", s.URL(), s.Credentials())
 	return nil
 }

@@ -125,7 +125,7 @@ func (s *Stage) StartServer(ctx context.Context) error {
 		return fmt.Errorf("server's log: %w", err)
 	}
 	defer log.Close()
-	server := exec.Command(filepath.Join(s.cfg.Programs, "assay"), "server", "--file", s.ServerConfig())
+	server := exec.Command(filepath.Join(s.cfg.Programs, "assay"), "server", "--config", s.ServerConfig())
 	server.Stdout, server.Stderr = log, log
 	server.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := server.Start(); err != nil {
