@@ -1,9 +1,8 @@
 package e2e
 
 import (
-	"crypto"
+	"crypto/ecdsa"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
@@ -127,13 +126,16 @@ func (w *world) expired(token string) string {
 	w.must(err)
 	signed := parts[0] + "." + base64.RawURLEncoding.EncodeToString(body)
 	digest := sha256.Sum256([]byte(signed))
-	signature, err := rsa.SignPKCS1v15(rand.Reader, w.accountsKey(), crypto.SHA256, digest[:])
+	r, t, err := ecdsa.Sign(rand.Reader, w.accountsKey(), digest[:])
 	w.must(err)
+	signature := make([]byte, 64) // ES256: both numbers in 32 bytes
+	r.FillBytes(signature[:32])
+	t.FillBytes(signature[32:])
 	return signed + "." + base64.RawURLEncoding.EncodeToString(signature)
 }
 
 // accountsKey is the key that the cluster signs service account tokens with.
-func (w *world) accountsKey() *rsa.PrivateKey {
+func (w *world) accountsKey() *ecdsa.PrivateKey {
 	w.Helper()
 	var found string
 	w.must(filepath.WalkDir(w.cluster.Dir(), func(path string, d os.DirEntry, err error) error {
@@ -148,12 +150,9 @@ func (w *world) accountsKey() *rsa.PrivateKey {
 	if block == nil {
 		w.Fatalf("%s is not PEM", found)
 	}
-	if key, err := x509.ParsePKCS1PrivateKey(block.Bytes); err == nil {
-		return key
-	}
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	w.must(err)
-	return key.(*rsa.PrivateKey)
+	return key.(*ecdsa.PrivateKey)
 }
 
 // foreignTokens: an agent that presents what is not its node's token gets nothing, and a reason is given.
