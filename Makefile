@@ -10,7 +10,7 @@ VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo de
 MKIMAGES   = $(GO) run ./deploy/images/mkimages
 export CGO_ENABLED = 0
 
-.PHONY: all build programs images publish helm deploy demo test lint bench fuzz vuln packages-demo packages-test clean
+.PHONY: all build programs images publish helm deploy cluster-parts demo test lint bench fuzz vuln packages-demo packages-test clean
 
 all: programs
 
@@ -44,6 +44,11 @@ deploy:
 	@test -n '$(TAG)' || { echo 'TAG is empty: give what make publish got, as in make deploy REGISTRY=registry.example/assay TAG=v1' >&2; exit 2; }
 	@test '$(HELM)' != '$(BUILD)/helm' || $(MAKE) --no-print-directory helm
 	@$(HELM) upgrade --install assay deploy/chart --namespace assay-system --create-namespace --set images.registry='$(REGISTRY)' --set images.tag='$(TAG)' $(HELMARGS)
+
+# What tests in clusters need beside programs: Kubernetes, built once and kept, the images, and Helm.
+cluster-parts:
+	@$(GO) run ./cmd/assay lab cluster build
+	@$(MAKE) --no-print-directory images helm
 
 # The whole path on one machine: a lab machine is attested, tampered with, caught, restored and rebooted. ARGS="--keep" leaves it running.
 demo: packages-demo programs

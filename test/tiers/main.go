@@ -30,12 +30,12 @@ const module = "github.com/assay-project/assay/"
 func tiers() []tier {
 	integration := []string{"./tpm/...", "./internal/swtpm/...", "./agent/...", "./cmd/assay-agent/...", "./deploy/images/...", "./test/integration/..."}
 	lab := []string{"./lab/...", "./test/lab/..."}
-	cluster := []string{"./test/cluster/...", "./test/chart/..."}
+	cluster := []string{"./test/cluster/...", "./test/chart/...", "./test/e2e/..."}
 	return []tier{
 		{name: "unit", packages: []string{"./..."}, without: slices.Concat(integration, lab, cluster), flags: []string{"-race", "-timeout=10m"}},
 		{name: "integration", packages: integration, flags: []string{"-timeout=15m"}},
 		{name: "lab", packages: lab, flags: []string{"-p=1", "-timeout=25m"}},
-		{name: "cluster", packages: cluster, flags: []string{"-p=1", "-timeout=30m"}, prepare: []string{"go", "run", "./cmd/assay", "lab", "cluster", "build"}},
+		{name: "cluster", packages: cluster, flags: []string{"-p=1", "-timeout=40m"}, prepare: []string{"make", "--no-print-directory", "cluster-parts"}},
 	}
 }
 
