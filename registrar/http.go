@@ -242,7 +242,7 @@ func (r *Registrar) register(req *http.Request, id attest.AgentID) (any, error) 
 			return nil, refuse(ErrInvalid, "agent_id: %v", err)
 		}
 	}
-	credential, err := r.Register(req.Context(), id, body)
+	credential, err := r.Register(req.Context(), Caller{id, addressOf(req)}, body)
 	if err != nil {
 		return nil, err
 	}

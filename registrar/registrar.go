@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,7 +29,7 @@ const (
 	defaultMaxUnproven       = 4096
 	defaultMaxWaiting        = 1024
 	defaultMaxUnendorsed     = 20_000
-	maxChallenges            = 4 // per agent; the oldest gives way
+	maxChallenges            = 8 // per agent
 	pageOfRecords            = 500
 )
 
@@ -141,11 +143,19 @@ func (c *Config) complete() error {
 	return errors.Join(mistakes...)
 }
 
+// Caller is who registers: the id that is claimed, and the address that the request came from. Nothing of it is proven; registrations that
+// are not proven either are shared out among the addresses.
+type Caller struct {
+	ID   attest.AgentID
+	From netip.Prefix
+}
+
 // Register takes what an agent says of itself and returns a credential that only the TPM with its EK can open, for its AK only. Nothing that
 // others see changes before Activate. body.AgentID is not looked at.
 //
 // Errors wrap ErrInvalid, ErrIdentity, ErrEKTaken, ErrToken or ErrFull; their texts are for the agent.
-func (r *Registrar) Register(ctx context.Context, id attest.AgentID, body wire.RegisterRequest) (endorsement.Credential, error) {
+func (r *Registrar) Register(ctx context.Context, by Caller, body wire.RegisterRequest) (endorsement.Credential, error) {
+	id := by.ID
 	c, err := r.parse(ctx, body)
 	if err != nil {
 		return endorsement.Credential{}, err
@@ -168,7 +178,7 @@ func (r *Registrar) Register(ctx context.Context, id attest.AgentID, body wire.R
 	if err := r.bounds.take(ctx, newcomer(old, c.Registration), r.approval(old, id, c.Registration) != ""); err != nil {
 		return endorsement.Credential{}, err
 	}
-	return r.challenge(ctx, id, c)
+	return r.challenge(ctx, by, c)
 }
 
 // lookup returns a record, or nil.
@@ -213,7 +223,8 @@ func (r *Registrar) redeem(ctx context.Context, id attest.AgentID, text string, 
 }
 
 // challenge makes the credential and keeps its secret.
-func (r *Registrar) challenge(ctx context.Context, id attest.AgentID, c candidate) (endorsement.Credential, error) {
+func (r *Registrar) challenge(ctx context.Context, by Caller, c candidate) (endorsement.Credential, error) {
+	id := by.ID
 	secret, err := wire.NewChallenge(r.cfg.Rand)
 	if err != nil {
 		return endorsement.Credential{}, err
@@ -223,7 +234,7 @@ func (r *Registrar) challenge(ctx context.Context, id attest.AgentID, c candidat
 		return endorsement.Credential{}, fmt.Errorf("agent %s: %w", id, err)
 	}
 	now := r.cfg.Now()
-	added := Challenge{Registration: c.Registration, Secret: secret, Expires: now.Add(r.cfg.ChallengeLifetime)}
+	added := Challenge{Registration: c.Registration, Secret: secret, Expires: now.Add(r.cfg.ChallengeLifetime), From: source(by.From)}
 	err = r.cfg.Store.Update(ctx, id, func(old *Record) (*Record, error) {
 		if err := admissible(old, c.Registration); err != nil {
 			return nil, err
@@ -231,10 +242,7 @@ func (r *Registrar) challenge(ctx context.Context, id attest.AgentID, c candidat
 		if old == nil {
 			old = &Record{ID: id}
 		}
-		old.Challenges = append(live(old.Challenges, now), added)
-		if excess := len(old.Challenges) - maxChallenges; excess > 0 {
-			old.Challenges = old.Challenges[excess:]
-		}
+		old.Challenges = shareOut(append(live(old.Challenges, now), added))
 		return old, nil
 	})
 	if err != nil {
@@ -244,53 +252,47 @@ func (r *Registrar) challenge(ctx context.Context, id attest.AgentID, c candidat
 }
 
 // Activate checks the proof that the credential was opened, and makes the registration active or, where a person has to approve it, lets it wait;
-// approval is the reason then. A wrong proof discards what was registered and never what is active.
+// approval is the reason then. A proof that fits no registration discards none, because anybody who knows the id can send one; a right one
+// cannot be guessed, and docs/adr/0003-failed-activations.md has the rest.
 //
 // Errors wrap ErrNotFound, ErrTag, ErrIdentity or ErrEKTaken.
 func (r *Registrar) Activate(ctx context.Context, id attest.AgentID, tag string) (approval string, err error) {
 	now := r.cfg.Now()
-	wrong := false
 	err = r.cfg.Store.Update(ctx, id, func(old *Record) (*Record, error) {
-		approval, wrong = "", false
+		approval = ""
 		if old == nil {
 			return nil, notFound(id)
 		}
-		challenges := live(old.Challenges, now)
-		if len(challenges) == 0 {
-			return nil, refuse(ErrNotFound, "Agent with ID '%s' has no registration that waits for its activation: it was activated, has expired or was discarded; register again", id)
+		old.Challenges = live(old.Challenges, now)
+		if len(old.Challenges) == 0 {
+			return nil, refuse(ErrNotFound, "Agent with ID '%s' has no registration that waits for its activation: it was activated, gave way or has expired; register again", id)
 		}
-		old.Challenges = nil
-		proven := answered(challenges, tag, id)
-		if proven == nil {
-			wrong = true
-			return remaining(old), nil
+		i := answered(old.Challenges, tag, id)
+		if i < 0 {
+			return nil, refuse(ErrTag, "Auth tag for agent '%s' does not match expected value: it answers none of the registrations that wait for their activation", id)
 		}
-		if err := admissible(old, *proven); err != nil {
+		proven := old.Challenges[i].Registration
+		if err := admissible(old, proven); err != nil {
 			return nil, err
 		}
-		approval = r.approval(old, id, *proven)
-		return r.promote(old, *proven, approval)
+		old.Challenges = after(old.Challenges, i)
+		approval = r.approval(old, id, proven)
+		return r.promote(old, proven, approval)
 	})
 	switch {
 	case errors.Is(err, ErrEKTaken):
 		return "", taken(id)
 	case err != nil:
 		return "", wrap("activate agent %s", id, err)
-	case wrong:
-		return "", refuse(ErrTag, "Auth tag for agent '%s' does not match expected value. What it had registered was discarded; register again", id)
 	}
 	return approval, nil
 }
 
-// answered returns the registration whose challenge the tag proves.
-func answered(challenges []Challenge, tag string, id attest.AgentID) *Registration {
-	for i := range challenges {
-		want := wire.AuthTag(challenges[i].Secret, string(id))
-		if hmac.Equal([]byte(want), []byte(tag)) {
-			return &challenges[i].Registration
-		}
-	}
-	return nil
+// answered returns the index of the challenge that the tag proves, or -1.
+func answered(challenges []Challenge, tag string, id attest.AgentID) int {
+	return slices.IndexFunc(challenges, func(c Challenge) bool {
+		return hmac.Equal([]byte(wire.AuthTag(c.Secret, string(id))), []byte(tag))
+	})
 }
 
 // promote makes a proven registration active or waiting.
@@ -335,23 +337,4 @@ func newcomer(old *Record, c Registration) Counts {
 		add.Waiting = 1
 	}
 	return add
-}
-
-// live returns the challenges that have not expired.
-func live(challenges []Challenge, now time.Time) []Challenge {
-	var kept []Challenge
-	for _, c := range challenges {
-		if c.Expires.After(now) {
-			kept = append(kept, c)
-		}
-	}
-	return kept
-}
-
-// remaining returns the record, or nil when nothing is left in it.
-func remaining(record *Record) *Record {
-	if record.Active == nil && record.Waiting == nil && len(record.Challenges) == 0 {
-		return nil
-	}
-	return record
 }

@@ -97,27 +97,47 @@ func TestUnchangedRegistrationKeepsTheAgentActive(t *testing.T) {
 	}
 }
 
-func TestFailedActivationDiscardsOnlyWhatWasPending(t *testing.T) {
+// Anybody who knows the id can send a wrong tag, so it discards nothing: neither what is active nor what is pending.
+func TestWrongTagDiscardsNothing(t *testing.T) {
 	w := newWorld(t)
 	tpm := newTPM(t, 0)
 	id := tpm.id()
 	path := "/v2.6/agents/" + string(id)
-
-	_, blob := w.register(id, tpm.request())
-	w.want(w.call("", "PUT", path, wire.ActivateRequest{AuthTag: "00"}), 400, "does not match expected value")
-	w.want(w.call("", "PUT", path, wire.ActivateRequest{AuthTag: tpm.proof(blob, id)}), 404, "not found")
-	if len(w.store.records) != 0 {
-		t.Errorf("left behind: %v", w.store.records)
+	wrong := func() {
+		t.Helper()
+		w.from = "198.51.100.1:1"
+		for _, tag := range []string{"00", strings.Repeat("0", 96)} {
+			w.want(w.call("", "PUT", path, wire.ActivateRequest{AuthTag: tag}), 400, "does not match expected value")
+		}
+		w.from = ""
 	}
+	for range 2 {
+		_, blob := w.register(id, tpm.request())
+		wrong()
+		w.want(w.call("", "PUT", path, wire.ActivateRequest{AuthTag: tpm.proof(blob, id)}), 200, "Success")
+		_, a := w.show(id)
+		w.want(a, 200, "Success")
+	}
+	w.want(w.call("", "PUT", path, wire.ActivateRequest{AuthTag: "00"}), 404, "no registration that waits for its activation")
+}
 
-	w.join(id, tpm)
-	_, blob = w.register(id, tpm.request())
-	w.want(w.call("", "PUT", path, wire.ActivateRequest{AuthTag: strings.Repeat("0", 96)}), 400, "does not match expected value")
-	_, a := w.show(id)
-	w.want(a, 200, "Success")
-	w.want(w.call("", "PUT", path, wire.ActivateRequest{AuthTag: tpm.proof(blob, id)}), 404, "no registration that waits for its activation")
-	_, a = w.show(id)
-	w.want(a, 200, "Success")
+// A proof settles its own registration: others' stay, and the machine's own earlier ones cannot bring back what it said before.
+func TestProofLeavesOthersPending(t *testing.T) {
+	w := newWorld(t)
+	tpm, stranger := newTPM(t, 0), newTPM(t, 1)
+	id := tpm.id()
+	path := "/v2.6/agents/" + string(id)
+	before := tpm.request()
+	before.IP = "10.0.3.8"
+	_, first := w.register(id, before)
+	_, foreign := w.register(id, stranger.request())
+	_, second := w.register(id, tpm.request())
+	w.want(w.call("", "PUT", path, wire.ActivateRequest{AuthTag: stranger.proof(foreign, id)}), 200, "Success")
+	w.want(w.call("", "PUT", path, wire.ActivateRequest{AuthTag: tpm.proof(second, id)}), 200, "Success")
+	w.want(w.call("", "PUT", path, wire.ActivateRequest{AuthTag: tpm.proof(first, id)}), 404, "no registration that waits for its activation")
+	if shown, _ := w.show(id); shown.IP == nil || *shown.IP != "10.0.3.7" {
+		t.Errorf("shown: %+v", shown)
+	}
 }
 
 // Public keys are public: who replays another's must not get in its way.
@@ -139,18 +159,28 @@ func TestStrangerWhoReplaysPublicKeysBlocksNobody(t *testing.T) {
 	w.want(a, 403, "belongs to another agent")
 }
 
+// Of one address the oldest gives way, and no number of registrations from there pushes out another's.
 func TestChallengesPerAgentAreBounded(t *testing.T) {
 	w := newWorld(t)
 	tpm := newTPM(t, 0)
 	id := tpm.id()
+	path := "/v2.6/agents/" + string(id)
 	_, first := w.register(id, tpm.request())
-	for range 4 {
-		w.register(id, tpm.request())
+	w.from = "198.51.100.1:1"
+	var strangers []byte
+	for i := range 12 {
+		a, blob := w.register(id, tpm.request()) // all that is in it is public
+		w.want(a, 200, "Success")
+		if i == 0 {
+			strangers = blob
+		}
 	}
-	if n := len(w.store.records[id].Challenges); n != 4 {
+	if n := len(w.store.records[id].Challenges); n != 8 {
 		t.Errorf("%d challenges are kept", n)
 	}
-	w.want(w.call("", "PUT", "/v2.6/agents/"+string(id), wire.ActivateRequest{AuthTag: tpm.proof(first, id)}), 400, "does not match")
+	w.from = ""
+	w.want(w.call("", "PUT", path, wire.ActivateRequest{AuthTag: tpm.proof(strangers, id)}), 400, "does not match")
+	w.want(w.call("", "PUT", path, wire.ActivateRequest{AuthTag: tpm.proof(first, id)}), 200, "Success")
 }
 
 func TestChallengeExpires(t *testing.T) {

@@ -64,6 +64,8 @@ type Challenge struct {
 	Registration Registration `json:"registration"`
 	Secret       []byte       `json:"secret"`
 	Expires      time.Time    `json:"expires"`
+	// From is the address that it was asked from: an IPv4 address or the /64 of an IPv6 one; "" where there was none.
+	From string `json:"from,omitempty"`
 }
 
 // State selects records in List. A record may be in several states at once.

@@ -2,6 +2,7 @@ package registrar_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -35,6 +36,8 @@ type world struct {
 	reg     *registrar.Registrar
 	tls     http.Handler
 	plain   http.Handler
+	// from is the address and port of who calls; "" for httptest's.
+	from string
 }
 
 // role is who the caller of a test's request is; it stands in the place of a client certificate.
@@ -108,6 +111,7 @@ func (w *world) call(as role, method, path string, body any) answer {
 	}
 	r := httptest.NewRequest(method, path, bytes.NewReader([]byte(text)))
 	r.TLS = &tls.ConnectionState{ServerName: string(as)}
+	r.RemoteAddr = cmp.Or(w.from, r.RemoteAddr)
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")
 	}

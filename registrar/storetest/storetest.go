@@ -122,7 +122,7 @@ func testEveryField(t *testing.T, s registrar.Store) {
 	r := registrar.Record{
 		ID: "node-1", EK: "e", Count: 7, Active: &registration,
 		Waiting:    &registrar.Waiting{Registration: other, Reason: "a new AK", Expires: start().Add(time.Hour)},
-		Challenges: []registrar.Challenge{{Registration: other, Secret: []byte("s1"), Expires: start()}, {Registration: registration, Secret: []byte("s2"), Expires: start().Add(1)}},
+		Challenges: []registrar.Challenge{{Registration: other, Secret: []byte("s1"), Expires: start(), From: "2001:db8::/64"}, {Registration: registration, Secret: []byte("s2"), Expires: start().Add(1)}},
 	}
 	put(t, s, r)
 	same(t, r, get(t, s, "node-1"))
