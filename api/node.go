@@ -67,6 +67,9 @@ type Node struct {
 	// Interval between rounds, in seconds.
 	Interval float64 `json:"interval"`
 	Paused   bool    `json:"paused"`
+	// Cordoned: the Kubernetes node is unschedulable, as the operator says. Muted is the mute that this brings, nil where none is in force.
+	Cordoned bool  `json:"cordoned,omitempty"`
+	Muted    *Mute `json:"muted,omitempty"`
 	// TpmPresent is false for an agent without a TPM, which is not enrolled and Unappraised for the Reason NoTpm (C3).
 	TpmPresent bool   `json:"tpmPresent"`
 	Reason     string `json:"reason,omitempty"`
@@ -127,6 +130,20 @@ type NodeUpdate struct {
 	Policies   *[]string   `json:"policies,omitempty"`
 	Interval   *float64    `json:"interval,omitempty"`
 	Assignment *Assignment `json:"assignment,omitempty"`
+}
+
+// Cordon says whether the Kubernetes node of a machine is cordoned: PUT PathNodes/{id}/cordon, by the operator. Since is when it was at the
+// latest; zero is now.
+type Cordon struct {
+	Cordoned bool      `json:"cordoned"`
+	Since    time.Time `json:"since,omitzero"`
+}
+
+// Mute keeps a verdict that would be Stale what it was, until a time that no cordon moves on. Stale says that it would be. It never hides
+// a Failed.
+type Mute struct {
+	Until time.Time `json:"until"`
+	Stale bool      `json:"stale"`
 }
 
 // Transition is one change of a node's verdict: an item of PathNodes/{id}/results and an event of PathWatch.

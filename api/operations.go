@@ -24,6 +24,7 @@ func Operations() []Operation {
 		{Method: "GET", Path: PathNodes + "/{id}", Summary: "Show a node with its verdict", Response: Node{}, Status: 200},
 		{Method: "PATCH", Path: PathNodes + "/{id}", Summary: "Change policies, interval or assignment, by the operator alone where an owner assigns; changed policies judge the whole stored evidence of this boot", Request: NodeUpdate{}, Response: Node{}, Status: 200},
 		{Method: "DELETE", Path: PathNodes + "/{id}", Summary: "Forget a node with its evidence", Status: 204},
+		{Method: "PUT", Path: PathNodes + "/{id}/cordon", Summary: "Say whether the Kubernetes node is cordoned, which mutes staleness for 30 minutes at most; for the operator alone", Request: Cordon{}, Response: Node{}, Status: 200},
 		{Method: "POST", Path: PathNodes + "/{id}/{act}", Summary: "Carry out an act: pause, resume, reattest, approve (a readmission)", Response: Node{}, Status: 200},
 		{Method: "GET", Path: PathNodes + "/{id}/results", Summary: "List a node's transitions, oldest first", Response: Page[Transition]{}, Status: 200, Pages: true},
 		{Method: "GET", Path: PathNodes + "/{id}/failures", Summary: "List the reasons of a Failed verdict", Response: Page[attest.Failure]{}, Status: 200},

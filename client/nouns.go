@@ -31,6 +31,13 @@ func (c *Client) UpdateNode(ctx context.Context, id attest.AgentID, u api.NodeUp
 	return n, err
 }
 
+// Cordon says whether the Kubernetes node of a machine is cordoned; for the operator.
+func (c *Client) Cordon(ctx context.Context, id attest.AgentID, cordon api.Cordon) (api.Node, error) {
+	var n api.Node
+	err := c.do(ctx, call{method: http.MethodPut, path: nodePath(id, "cordon"), body: cordon}, &n)
+	return n, err
+}
+
 // Act carries out pause, resume or reattest.
 func (c *Client) Act(ctx context.Context, id attest.AgentID, act string) (api.Node, error) {
 	return post[api.Node](ctx, c, nodePath(id, act), nil)

@@ -85,7 +85,7 @@ var (
 	acting  = []mtls.Role{mtls.Administrator, mtls.Operator}
 	authors = []mtls.Role{mtls.Administrator, mtls.PolicyAuthor}
 	admins  = []mtls.Role{mtls.Administrator}
-	// Claims hold the secrets of nodes, and only the operator can have them reviewed.
+	// Claims hold the secrets of nodes, and only the operator can have them reviewed; it alone sees whether a Kubernetes node is cordoned.
 	operators = []mtls.Role{mtls.Operator}
 )
 
@@ -110,6 +110,7 @@ func routes() []route {
 		{"GET", api.PathNodes + "/{id}", readers, (*API).showNode},
 		{"PATCH", api.PathNodes + "/{id}", acting, (*API).updateNode},
 		{"DELETE", api.PathNodes + "/{id}", acting, (*API).removeNode},
+		{"PUT", api.PathNodes + "/{id}/cordon", operators, (*API).cordon},
 		{"POST", api.PathNodes + "/{id}/{act}", admins, (*API).act},
 		{"GET", api.PathNodes + "/{id}/results", readers, (*API).results},
 		{"GET", api.PathNodes + "/{id}/failures", readers, (*API).failures},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
@@ -24,6 +25,26 @@ func assignable(a *api.Assignment, c caller) (api.Assignment, error) {
 		return api.Assignment{}, fmt.Errorf("%w: assignment.owner: %s is %s, and only role %s assigns for an object", errForbidden, c.name, c.role, mtls.Operator)
 	}
 	return *a, nil
+}
+
+// cordon takes the operator's word on whether the Kubernetes node is cordoned. A time to come begins nothing later: it counts as none.
+func (a *API) cordon(w http.ResponseWriter, r *http.Request, c caller) error {
+	id, err := pathID(r)
+	if err != nil {
+		return err
+	}
+	var said api.Cordon
+	if err := decode(r, maxBodyBytes, &said); err != nil {
+		return err
+	}
+	if !said.Cordoned && !said.Since.IsZero() {
+		return fmt.Errorf("%w: since %s belongs to a node that is cordoned", ErrInvalid, said.Since.Format(time.RFC3339))
+	}
+	if err := a.cfg.Verifier.Cordon(r.Context(), id, said); err != nil {
+		return err
+	}
+	a.cfg.Log.Info("cordon", "node", id, "cordoned", said.Cordoned, "by", c.name)
+	return a.showNode(w, r, c)
 }
 
 // rootsForEnrolment loads the accepted roots, and tells which of them endorse emulators.

@@ -46,6 +46,7 @@ func TestRoles(t *testing.T) {
 	allowed := map[string]string{
 		"GET /api/v1/server": everyReader, "GET /api/v1/nodes": everyReader, "POST /api/v1/nodes": actors,
 		"GET /api/v1/nodes/{id}": everyReader, "PATCH /api/v1/nodes/{id}": actors, "DELETE /api/v1/nodes/{id}": actors,
+		"PUT /api/v1/nodes/{id}/cordon": operator,
 		"POST /api/v1/nodes/{id}/{act}": admin, "GET /api/v1/nodes/{id}/results": everyReader,
 		"GET /api/v1/nodes/{id}/failures": everyReader, "GET /api/v1/nodes/{id}/evidence": everyReader, "GET /api/v1/watch": everyReader,
 		"GET /api/v1/policies": everyReader, "POST /api/v1/policies": writers, "GET /api/v1/policies/{name}": everyReader,

@@ -73,6 +73,12 @@ type State struct {
 	// Rejudge: the policies changed, and the stored evidence was not enough to judge by them. The next accepted evidence, from the
 	// start of the list, decides in its place.
 	Rejudge bool `json:"rejudge,omitempty"`
+
+	// Cordoned: the Kubernetes node is unschedulable, as the operator says. Muted: the mute that counts from MutedFrom on belongs to this
+	// cordon. MutedFrom outlives the cordon, so that a node does not get another mute by another cordon.
+	Cordoned  bool      `json:"cordoned,omitempty"`
+	Muted     bool      `json:"muted,omitempty"`
+	MutedFrom time.Time `json:"mutedFrom,omitzero"`
 }
 
 // Subject is what the machine needs to know of its node beside the state.
@@ -96,7 +102,8 @@ func StaleAfter(interval time.Duration) time.Duration {
 	return max(staleIntervals*interval, staleLeast)
 }
 
-// Read returns the verdict that people see: a function of the stored state and the time (C3). A quote-backed Failed is never hidden by silence.
+// Read returns the verdict that people see: a function of the stored state and the time (C3). A quote-backed Failed is never hidden by
+// silence, and no Failed by a mute.
 func (s State) Read(now time.Time, interval time.Duration) attest.Verdict {
 	verdict := s.Verdict
 	if verdict == "" {
@@ -113,13 +120,13 @@ func (s State) Read(now time.Time, interval time.Duration) attest.Verdict {
 		return attest.Paused
 	case verdict == attest.Failed:
 		return attest.Failed
-	case now.Sub(fresh) > StaleAfter(interval):
+	case now.Sub(fresh) > StaleAfter(interval) && !s.muted(now):
 		return attest.Stale
 	}
 	return verdict
 }
 
-// Event is what happens to a node: one of Due, Answered, Unanswered, PoliciesChanged, Asked, Moved, Reimaged.
+// Event is what happens to a node: one of Due, Answered, Unanswered, PoliciesChanged, Asked, Moved, Reimaged, Cordoned.
 type Event interface{ at() time.Time }
 
 // Due: it is time for a round. Nonce is fresh and random, 20 letters and digits.
@@ -231,6 +238,11 @@ func Step(s State, who Subject, event Event) (State, []Action) {
 		cause = string(e.Act)
 	case Moved:
 		actions, cause = []Action{Schedule{}}, "moved"
+	case Cordoned:
+		s, actions = s.cordoned(who, e)
+		if cause = causeUncordon; e.On {
+			cause = causeCordon
+		}
 	case Reimaged:
 		s, actions = s.reimaged(e)
 		cause, detail = causeReimage, fmt.Sprintf("attestation key %x gave way to %x", e.Old, e.New)
@@ -244,8 +256,12 @@ type transitionOf struct {
 	cause, detail string
 }
 
-// causeReimage is the cause of the transition that tells of another AK.
-const causeReimage = "reimage"
+// Causes of transitions: that of the one that tells of another AK, and those of mutes that end or begin.
+const (
+	causeReimage  = "reimage"
+	causeCordon   = "cordon"
+	causeUncordon = "uncordon"
+)
 
 // record appends a transition when the verdict that is read, its reasons or its policies are not those of before.
 func (s State) record(before State, who Subject, t transitionOf, actions []Action) (State, []Action) {

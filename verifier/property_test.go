@@ -27,7 +27,7 @@ func TestNoSequenceOfEventsIsMistakenForTrust(t *testing.T) {
 		saved := w.box.snapshot()
 		for i := range rapid.IntRange(1, 40).Draw(r, "events") {
 			before, boot := w.state, w.box.clock.ResetCount<<16|w.box.clock.RestartCount
-			event := rapid.SampledFrom([]string{"round", "round", "round", "round", "silence", "malformed", "run", "machine", "act", "policies", "wait"}).Draw(r, "event")
+			event := rapid.SampledFrom([]string{"round", "round", "round", "round", "silence", "malformed", "run", "machine", "act", "policies", "wait", "wait", "cordon"}).Draw(r, "event")
 			what := ""
 			switch event {
 			case "round":
@@ -49,6 +49,10 @@ func TestNoSequenceOfEventsIsMistakenForTrust(t *testing.T) {
 				act := rapid.SampledFrom([]Act{Pause, Resume, Reattest, ""}).Draw(r, "act")
 				what = string(act)
 				w.step(Asked{Now: w.now, Act: act})
+			case "cordon":
+				on := rapid.Bool().Draw(r, "on")
+				what = fmt.Sprint(on)
+				w.step(Cordoned{Now: w.now, Since: w.now.Add(-time.Duration(rapid.IntRange(-600, 3600).Draw(r, "ago")) * time.Second), On: on})
 			case "policies":
 				set := rapid.IntRange(0, len(sets)-1).Draw(r, "set")
 				what = fmt.Sprint(set)
@@ -86,6 +90,13 @@ func disturb(w *world, saved *box, what string) *box {
 
 func checkStep(r *rapid.T, before State, w *world, event string) {
 	now := w.state
+	heard := now.LastAccepted
+	if heard.IsZero() {
+		heard = now.Enrolled
+	}
+	if read := w.verdict(); w.now.Sub(heard) > muteLimit && read != attest.Stale && read != attest.Failed && read != attest.Paused {
+		r.Fatalf("%s after %v of silence", read, w.now.Sub(heard))
+	}
 	if before.failedByQuote() && !now.failedByQuote() {
 		accepted := now.Accepted > before.Accepted && now.LastAccepted.Equal(w.now)
 		newBoot := accepted && now.Boot != before.Boot

@@ -78,7 +78,7 @@ type Transition struct {
 	Failures []attest.Failure   `json:"failures"`
 	// Quote is the digest of the stored quote behind the transition; zero when no quote is behind it.
 	Quote attest.Digest `json:"quote"`
-	// Cause is a word for people: round, reboot, policy, reattest, pause, resume, enrol, reimage. Detail says more where there is more to
+	// Cause is a word for people: round, reboot, policy, reattest, pause, resume, enrol, reimage, cordon, uncordon. Detail says more where there is more to
 	// say: the names of both AKs of a reimage.
 	Cause  string `json:"cause"`
 	Detail string `json:"detail,omitempty"`

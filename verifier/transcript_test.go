@@ -120,6 +120,17 @@ func (s *script) carryOut(command string, args []string) string {
 		})
 	case "pause", "resume", "reattest":
 		return s.stepped(func() { s.step(Asked{Now: s.now, Act: Act(command)}) })
+	case "cordon": // [AGO]: told that long after it happened
+		var ago time.Duration
+		if len(args) > 0 {
+			var err error
+			if ago, err = time.ParseDuration(args[0]); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+		return s.stepped(func() { s.step(Cordoned{Now: s.now, Since: s.now.Add(-ago), On: true}) })
+	case "uncordon":
+		return s.stepped(func() { s.step(Cordoned{Now: s.now}) })
 	case "moved":
 		return s.stepped(func() { s.step(Moved{Now: s.now}) })
 	case "reimage": // [OFFSET]: with an AK of the owner's hierarchy, whose counters are shown with an offset

@@ -81,6 +81,13 @@ func describeAssignment(line func(name, format string, values ...any), n api.Nod
 	for _, fingerprint := range a.EndorsedBy {
 		line("Endorsed by", "only %s", fingerprint)
 	}
+	if n.Muted != nil {
+		text := fmt.Sprintf("the node is cordoned: that evidence is missing shows from %s on", when(n.Muted.Until))
+		if n.Muted.Stale {
+			text += "; it is missing now"
+		}
+		line("Muted", "%s", text)
+	}
 	if len(n.Coverage) > 0 {
 		line("Coverage", "reduced: %s", strings.Join(n.Coverage, ", "))
 	}

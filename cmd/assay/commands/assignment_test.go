@@ -14,6 +14,7 @@ func TestDescriptionOfAnAssignedNode(t *testing.T) {
 	n := api.Node{ID: "node-1", Verdict: attest.Failed, TpmPresent: true, EndorsedBy: "CN=lab"}
 	plain := described(t, n)
 	root := attest.SHA256.Sum([]byte("root"))
+	n.Muted = &api.Mute{Until: time.Unix(0, 0), Stale: true}
 	n.Emulated, n.Coverage = true, []string{api.CoverageContainerFilesIgnored}
 	n.Readmission = &api.Readmission{Boot: "b007", At: time.Unix(0, 0)}
 	n.Assignment = api.Assignment{
@@ -23,7 +24,7 @@ func TestDescriptionOfAnAssignedNode(t *testing.T) {
 	full := described(t, n)
 	for _, want := range []string{
 		"Failed (emulated) since", "EMULATED: this TPM is no hardware", "Enforce: Taint,Notify, 2 nodes at once (dry run)", "a reboot needs a person's approval",
-		"only " + root.String(), "reduced: ContainerFilesIgnored", "boot b007 passes since", "`assay node approve node-1`",
+		"is missing shows from 1970-01-01", "; it is missing now", "only " + root.String(), "reduced: ContainerFilesIgnored", "boot b007 passes since", "`assay node approve node-1`",
 	} {
 		if !strings.Contains(full, want) {
 			t.Errorf("%q is not in\n%s", want, full)

@@ -1,0 +1,71 @@
+package verifier
+
+import (
+	"context"
+	"time"
+
+	"github.com/assay-project/assay/api"
+	"github.com/assay-project/assay/attest"
+)
+
+// muteLimit bounds how long a cordoned node may give no evidence without being shown as Stale (C3). It is counted from the last accepted
+// quote before the cordon.
+const muteLimit = 30 * time.Minute
+
+// Cordoned: the operator saw the node's Kubernetes node turn unschedulable, at Since or before, or schedulable again. It is no evidence, and
+// a kubelet can bring it about by itself.
+type Cordoned struct {
+	Now, Since time.Time
+	On         bool
+}
+
+func (e Cordoned) at() time.Time { return e.Now }
+
+// cordoned begins or ends a mute: while it lasts, a verdict that would be Stale stays what it was.
+//
+// Whoever has a kubelet's credentials cordons and uncordons as he likes, so a mute is not renewed by that: a cordon within the time of the
+// last mute gets what is left of it, and a later one a mute of its own only after a quote that was accepted since that time ended. A node
+// that is Stale already stays it.
+func (s State) cordoned(who Subject, e Cordoned) (State, []Action) {
+	was := s.Cordoned
+	s.Cordoned = e.On
+	switch {
+	case !e.On:
+		s.Muted = false
+	case was || s.Read(e.Now, who.Interval) == attest.Stale:
+	case s.LastAccepted.After(s.MutedFrom.Add(muteLimit)):
+		s.Muted, s.MutedFrom = true, s.LastAccepted
+		if !e.Since.IsZero() && e.Since.Before(s.MutedFrom) {
+			s.MutedFrom = e.Since
+		}
+	default:
+		s.Muted = true // as long as the time of the last one goes on
+	}
+	return s, []Action{Schedule{}}
+}
+
+// muted reports whether the node's cordon keeps its silence from being shown.
+func (s State) muted(now time.Time) bool {
+	return s.Muted && now.Before(s.MutedFrom.Add(muteLimit))
+}
+
+// muteView tells people of a mute that is in force; nil for none.
+func (s State) muteView(now time.Time, interval time.Duration) *api.Mute {
+	if !s.muted(now) {
+		return nil
+	}
+	unmuted := s
+	unmuted.Muted = false
+	return &api.Mute{Until: s.MutedFrom.Add(muteLimit), Stale: unmuted.Read(now, interval) == attest.Stale}
+}
+
+// Cordon takes the operator's word on whether a node is cordoned. Saying the same again changes nothing.
+func (v *Verifier) Cordon(ctx context.Context, id attest.AgentID, c api.Cordon) error {
+	n, err := v.Show(id)
+	if err != nil || n.State.Cordoned == c.Cordoned {
+		return err
+	}
+	return v.send(ctx, id, func(n Node) (Node, Event, error) {
+		return n, Cordoned{Now: v.cfg.Now(), Since: c.Since, On: c.Cordoned}, nil
+	})
+}

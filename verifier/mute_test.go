@@ -1,0 +1,160 @@
+package verifier
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/assay-project/assay/api"
+	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/internal/mtls"
+)
+
+func (f *fleet) cordon(id attest.AgentID, on bool) {
+	f.t.Helper()
+	if err := f.v.Cordon(f.t.Context(), id, api.Cordon{Cordoned: on}); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// crowd enrols enough nodes that one silent one is no more than a fifth of the fleet; the first gets the assignment.
+func (f *fleet) crowd(a api.Assignment) {
+	f.t.Helper()
+	for _, id := range []attest.AgentID{node1, "node-2", "node-3", "node-4", "node-5"} {
+		f.enrol(id, "base")
+	}
+	f.assign(node1, a)
+}
+
+// Reactions to silence follow the muted reading, also where the server starts anew meanwhile; the same silence without the cordon brings one.
+func TestMuteHoldsReactionsToSilence(t *testing.T) {
+	for name, cordoned := range map[string]bool{"cordoned": true, "not cordoned": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFleet(t, document(t, "base", "/usr/bin/a"))
+				f.start()
+				f.crowd(enforcing())
+				sleep(round)
+				f.cordon(node1, cordoned)
+				f.on(func() { f.silent[string(node1)] = errors.New("no route") })
+				sleep(10 * time.Minute)
+				f.end()
+				f.start()
+				sleep(10 * time.Minute)
+				if !cordoned {
+					f.want(node1, attest.Stale)
+					f.wantReactions("after 20 minutes", "node-1 Silence Due")
+					f.end()
+					return
+				}
+				f.want(node1, attest.Trusted)
+				f.wantReactions("after 20 minutes")
+				sleep(11 * time.Minute)
+				f.want(node1, attest.Stale)
+				f.wantReactions("after the mute", "node-1 Silence Due")
+				f.end()
+			})
+		})
+	}
+}
+
+// Appraisal goes on in a mute, and what it finds shows and is reacted to.
+func TestMuteHidesNoFailure(t *testing.T) {
+	for name, row := range map[string]struct {
+		fault    func(f *fleet, b *box)
+		failure  attest.FailureID
+		reaction []string
+	}{
+		"that a quote proves":          {func(_ *fleet, b *box) { b.run("/usr/bin/evil", "") }, attest.FileNotInPolicy, []string{"node-1 Failure Due"}},
+		"of the class Unauthenticated": {func(f *fleet, _ *box) { f.faults[string(node1)] = faults{"stale-nonce": ""} }, attest.NonceMismatch, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFleet(t, document(t, "base", "/usr/bin/a"))
+				f.start()
+				b := f.enrol(node1, "base")
+				f.assign(node1, enforcing())
+				sleep(round)
+				f.cordon(node1, true)
+				sleep(round)
+				f.want(node1, attest.Trusted)
+				f.on(func() { row.fault(f, b) })
+				sleep(round)
+				n := f.want(node1, attest.Failed)
+				if len(n.State.Failures) != 1 || n.State.Failures[0].ID != row.failure {
+					t.Errorf("failures %v, want %s", n.State.Failures, row.failure)
+				}
+				f.wantReactions(name, row.reaction...)
+				f.end()
+			})
+		})
+	}
+}
+
+// Over the API: the operator alone tells of a cordon, and people see what it hides and until when.
+func TestCordonOverTheAPI(t *testing.T) {
+	s := newSite(t)
+	operator, viewer := s.as(mtls.Operator), s.as(mtls.Viewer)
+	events := s.watchAs(viewer)
+	doc := document(t, "base", "/usr/bin/a")
+	s.into(s.as(mtls.Administrator), call{method: "POST", path: api.PathPolicies, body: string(doc.Bytes()), kind: "application/octet-stream"}, nil)
+	s.into(operator, call{method: "POST", path: api.PathNodes, body: `{"id":"node-1","firstUse":true,"policies":["base"],"interval":120}`}, nil)
+	for want := range 2 {
+		if got := <-events; want == 1 && got.To != attest.Trusted {
+			t.Fatalf("watched %+v", got)
+		}
+	}
+	path := api.PathNodes + "/node-1/cordon"
+	for body, want := range map[string]int{
+		`{"cordoned":"yes"}`: 400, `{"cordoned":true,"until":"2030-01-01T00:00:00Z"}`: 400, `{"cordoned":false,"since":"2026-01-01T00:00:00Z"}`: 400,
+		`{"cordoned":true,"since":"yesterday"}`: 400, ``: 400,
+	} {
+		if status, text := s.do(operator, call{method: "PUT", path: path, body: body}); status != want {
+			t.Errorf("%s: %d %s, want %d", body, status, text, want)
+		}
+	}
+	for _, role := range []mtls.Role{mtls.Administrator, mtls.Viewer} {
+		if status, _ := s.do(s.as(role), call{method: "PUT", path: path, body: `{"cordoned":true}`}); status != 403 {
+			t.Errorf("%s may tell of a cordon: %d", role, status)
+		}
+	}
+	if status, _ := s.do(operator, call{method: "PUT", path: api.PathNodes + "/nobody/cordon", body: `{"cordoned":true}`}); status != 404 {
+		t.Errorf("a cordon of nobody: %d", status)
+	}
+	var n api.Node
+	s.into(operator, call{method: "PUT", path: path, body: `{"cordoned":true,"since":"2100-01-01T00:00:00Z"}`}, &n)
+	if want := n.LastAccepted.Add(30 * time.Minute); !n.Cordoned || n.Muted == nil || !n.Muted.Until.Equal(want) || n.Muted.Stale {
+		t.Fatalf("cordoned %t, muted %+v, want until %s", n.Cordoned, n.Muted, want)
+	}
+	version := s.verifier.workers[node1].shown.Load().Version
+	s.into(operator, call{method: "PUT", path: path, body: `{"cordoned":true}`}, &n)
+	if again := s.verifier.workers[node1].shown.Load().Version; again != version {
+		t.Errorf("the same word wrote version %d, was %d", again, version)
+	}
+	var free api.Node
+	s.into(operator, call{method: "PUT", path: path, body: `{"cordoned":false}`}, &free)
+	if free.Cordoned || free.Muted != nil {
+		t.Errorf("uncordoned, and %t, %+v", free.Cordoned, free.Muted)
+	}
+}
+
+// What people are told of a mute is a function of state and time, as the verdict is.
+func TestMuteView(t *testing.T) {
+	w := newWorld(t, document(t, "base", "/usr/bin/a"))
+	w.round(nil)
+	w.step(Cordoned{Now: w.now, On: true})
+	for _, row := range []struct {
+		after time.Duration
+		want  *api.Mute
+	}{
+		{0, &api.Mute{Until: w.now.Add(muteLimit)}},
+		{3 * time.Minute, &api.Mute{Until: w.now.Add(muteLimit), Stale: true}},
+		{muteLimit, nil},
+	} {
+		got := w.state.muteView(w.now.Add(row.after), w.who.Interval)
+		if (got == nil) != (row.want == nil) || got != nil && *got != *row.want {
+			t.Errorf("after %v: %+v, want %+v", row.after, got, row.want)
+		}
+	}
+}
