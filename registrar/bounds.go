@@ -24,9 +24,17 @@ type bounds struct {
 	swept time.Time
 }
 
-// take makes room for a registration that adds to the counts. Waiting counts only with approval.
-func (b *bounds) take(ctx context.Context, add Counts, approval bool) error {
-	if !approval {
+// demand is what a registration adds to the counts, if it is proven with or without approval, and the address that it comes from.
+type demand struct {
+	add      Counts
+	approval bool
+	from     string
+}
+
+// take makes room for a registration. Waiting counts only with approval.
+func (b *bounds) take(ctx context.Context, d demand) error {
+	add := d.add
+	if !d.approval {
 		add.Waiting = 0
 	} else {
 		add.Unendorsed = 0
@@ -45,12 +53,30 @@ func (b *bounds) take(ctx context.Context, add Counts, approval bool) error {
 		b.known, b.swept = counts, b.cfg.Now()
 		b.metrics.kept(counts)
 	}
+	if err := b.displace(ctx, add, d.from); err != nil {
+		return err
+	}
 	if err := b.exceeded(add); err != nil {
 		return err
 	}
 	b.known.Unproven += add.Unproven
 	b.known.Waiting += add.Waiting
 	b.known.Unendorsed += add.Unendorsed
+	return nil
+}
+
+// displace takes the room of unproven records from the address that has most of it: one that fills it keeps nobody else out.
+func (b *bounds) displace(ctx context.Context, add Counts, from string) error {
+	if add.Unproven == 0 || b.known.Unproven < b.cfg.MaxUnproven || b.exceeded(Counts{Waiting: add.Waiting, Unendorsed: add.Unendorsed}) != nil {
+		return nil
+	}
+	gone, err := b.cfg.Store.Displace(ctx, from)
+	if err != nil {
+		return fmt.Errorf("make room for a registration: %w", err)
+	}
+	if gone {
+		b.known.Unproven--
+	}
 	return nil
 }
 

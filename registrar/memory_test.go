@@ -140,6 +140,36 @@ func (m *memory) Sweep(_ context.Context, now time.Time) (registrar.Counts, erro
 	return counts, nil
 }
 
+func (m *memory) Displace(_ context.Context, from string) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for {
+		shares := map[string][]registrar.Record{}
+		most := from
+		for _, r := range m.records {
+			if r.Active == nil && r.Waiting == nil {
+				source := r.Challenges[0].From
+				shares[source] = append(shares[source], r)
+			}
+		}
+		for source, records := range shares {
+			if len(records) > len(shares[most]) {
+				most = source
+			}
+		}
+		if most == from {
+			return false, nil
+		}
+		r := slices.MinFunc(shares[most], func(a, b registrar.Record) int { return a.Challenges[0].Expires.Compare(b.Challenges[0].Expires) })
+		r.Challenges = slices.DeleteFunc(slices.Clone(r.Challenges), func(c registrar.Challenge) bool { return c.From == most })
+		m.records[r.ID] = r
+		if len(r.Challenges) == 0 {
+			delete(m.records, r.ID)
+			return true, nil
+		}
+	}
+}
+
 func TestMemoryKeepsTheContract(t *testing.T) {
 	storetest.Run(t, func(*testing.T) registrar.Store { return newMemory() })
 }

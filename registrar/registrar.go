@@ -175,7 +175,8 @@ func (r *Registrar) Register(ctx context.Context, by Caller, body wire.RegisterR
 	if err := admissible(old, c.Registration); err != nil {
 		return endorsement.Credential{}, err
 	}
-	if err := r.bounds.take(ctx, newcomer(old, c.Registration), r.approval(old, id, c.Registration) != ""); err != nil {
+	d := demand{newcomer(old, c.Registration), r.approval(old, id, c.Registration) != "", source(by.From)}
+	if err := r.bounds.take(ctx, d); err != nil {
 		return endorsement.Credential{}, err
 	}
 	return r.challenge(ctx, by, c)

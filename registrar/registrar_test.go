@@ -476,6 +476,31 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// Whoever fills the room of what is unproven from one address keeps himself out, and nobody else.
+func TestUnprovenRoomIsSharedOut(t *testing.T) {
+	w := newWorld(t, func(c *registrar.Config) { c.MaxUnproven = 3 })
+	flood, machine := newTPM(t, 0), newTPM(t, 1)
+	w.from = "198.51.100.1:1"
+	for _, id := range []attest.AgentID{"s1", "s2", "s3"} {
+		a, _ := w.register(id, flood.request())
+		w.want(a, 200, "Success")
+		w.now = w.now.Add(time.Second)
+	}
+	a, _ := w.register("s4", flood.request())
+	w.want(a, 503, "3 agents are not yet activated")
+	w.from = ""
+	a, blob := w.register(machine.id(), machine.request())
+	w.want(a, 200, "Success")
+	if _, left := w.store.records["s1"]; left || len(w.store.records) != 3 {
+		t.Errorf("%d records, the oldest of the flood: %v", len(w.store.records), left)
+	}
+	w.from = "198.51.100.1:1"
+	a, _ = w.register("s4", flood.request())
+	w.want(a, 503, "3 agents are not yet activated")
+	w.from = ""
+	w.want(w.call("", "PUT", "/v2.6/agents/"+string(machine.id()), wire.ActivateRequest{AuthTag: machine.proof(blob, machine.id())}), 200, "Success")
+}
+
 // Endorsed machines get in however many strangers have come with keys of their own making.
 func TestEndorsedAgentsHaveRoom(t *testing.T) {
 	w := newWorld(t, func(c *registrar.Config) { c.MaxUnendorsed = 1 })

@@ -100,6 +100,11 @@ type Store interface {
 	// Sweep drops each Challenge and Waiting whose Expires is not after now and deletes the records that have nothing left. A record whose
 	// Active is nil and whose Waiting goes loses its EK. It returns what remains.
 	Sweep(ctx context.Context, now time.Time) (Counts, error)
+	// Displace makes room for an unproven record that somebody at an address asks for. An unproven record counts for the Challenge.From of its
+	// first challenge. Where no address has more of them than from, it changes nothing; otherwise it takes, of the address that has most, the record
+	// whose first challenge expires first, and drops its challenges from there. It goes on until a record has nothing left and is deleted, or
+	// until this has been done often enough for one call; gone says whether one was deleted.
+	Displace(ctx context.Context, from string) (gone bool, err error)
 }
 
 // ErrToken says that a join token is unknown, expired, redeemed by another agent, or that its secret is wrong.

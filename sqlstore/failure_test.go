@@ -159,6 +159,14 @@ func TestWritesThatFailTwice(t *testing.T) {
 			_, err := db.Registrations().Sweep(ctx, time.Unix(2, 0))
 			return err
 		}, nil, "registrations", -1},
+		"displace registration": {func(ctx context.Context, db *sqlstore.DB) error {
+			return db.Registrations().Update(ctx, "a", func(*registrar.Record) (*registrar.Record, error) {
+				return &registrar.Record{ID: "a", Challenges: []registrar.Challenge{{Expires: time.Unix(1, 0), From: "x"}}}, nil
+			})
+		}, func(ctx context.Context, db *sqlstore.DB) error {
+			_, err := db.Registrations().Displace(ctx, "y")
+			return err
+		}, nil, "registrations", -1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			db := newDB(t)

@@ -28,6 +28,9 @@ func TestMigrationsAreNumberedWithoutHoles(t *testing.T) {
 	}
 }
 
+// schemaOfBoots is the first schema that knows when boots ended.
+const schemaOfBoots = 6
+
 // rowsOfStart is what a server of the first schema wrote: a node in its second boot, with the evidence of both.
 func rowsOfStart() []string {
 	content := attest.SHA256.Sum([]byte("x\n"))
@@ -71,8 +74,8 @@ func TestOpenMigratesEveryEarlierSchema(t *testing.T) {
 				t.Errorf("roots %+v, %v", roots, err)
 			}
 			everyNewTable(t, db)
-			if count == len(names) {
-				return // rows that were written past the program of this schema say nothing of when boots ended
+			if count >= schemaOfBoots {
+				return // rows that were written past the programs of these schemas say nothing of when boots ended
 			}
 			expireMigrated(t, db, n)
 		})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/assay-project/assay/attest"
@@ -95,6 +96,43 @@ func (s *Registrations) Sweep(ctx context.Context, now time.Time) (counts regist
 	return counts, err
 }
 
+// maxStripped bounds what one Displace changes.
+const maxStripped = 16
+
+// Displace implements registrar.Store.
+func (s *Registrations) Displace(ctx context.Context, from string) (gone bool, err error) {
+	err = s.db.write(ctx, "displace a registration", func(tx *sql.Tx) error {
+		gone = false
+		for range maxStripped {
+			crowded, err := query(ctx, tx, text, `SELECT source FROM registrations WHERE active = 0 AND waiting = 0 GROUP BY source
+				HAVING count(*) > (SELECT count(*) FROM registrations WHERE active = 0 AND waiting = 0 AND source = ?)
+				ORDER BY count(*) DESC, source LIMIT 1`, from)
+			if err != nil || len(crowded) == 0 {
+				return err
+			}
+			if gone, err = stripRegistration(ctx, tx, crowded[0]); gone || err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return gone, err
+}
+
+// stripRegistration drops the challenges of a source from its oldest unproven record, and the record when nothing is left of it.
+func stripRegistration(ctx context.Context, tx *sql.Tx, source string) (gone bool, err error) {
+	oldest, err := one(ctx, tx, registrar.ErrNotFound, scanRegistration,
+		`SELECT document FROM registrations WHERE active = 0 AND waiting = 0 AND source = ? ORDER BY expires LIMIT 1`, source)
+	if err != nil {
+		return false, err
+	}
+	oldest.Challenges = slices.DeleteFunc(oldest.Challenges, func(c registrar.Challenge) bool { return c.From == source })
+	if len(oldest.Challenges) == 0 {
+		return true, deleteRegistration(ctx, tx, oldest.ID)
+	}
+	return false, putRegistration(ctx, tx, oldest)
+}
+
 func getRegistration(ctx context.Context, tx *sql.Tx, id attest.AgentID) (registrar.Record, error) {
 	return one(ctx, tx, registrar.ErrNotFound, scanRegistration, `SELECT document FROM registrations WHERE id = ?`, string(id))
 }
@@ -118,11 +156,11 @@ func putRegistration(ctx context.Context, tx *sql.Tx, r registrar.Record) error 
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO registrations (id, ek, active, waiting, unendorsed, expires, document) VALUES (?, ?, ?, ?, ?, ?, ?)
+	_, err = tx.ExecContext(ctx, `INSERT INTO registrations (id, ek, active, waiting, unendorsed, expires, source, document) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET ek = excluded.ek, active = excluded.active, waiting = excluded.waiting,
-			unendorsed = excluded.unendorsed, expires = excluded.expires, document = excluded.document`,
+			unendorsed = excluded.unendorsed, expires = excluded.expires, source = excluded.source, document = excluded.document`,
 		string(r.ID), sql.NullString{String: string(r.EK), Valid: r.EK != ""}, asInt(r.Active != nil), asInt(r.Waiting != nil),
-		asInt(r.Active != nil && r.Active.NotEndorsed != ""), firstExpiry(r), body)
+		asInt(r.Active != nil && r.Active.NotEndorsed != ""), firstExpiry(r), sourceOf(r), body)
 	return err
 }
 
@@ -174,6 +212,14 @@ func firstExpiry(r registrar.Record) int64 {
 		earlier(r.Waiting.Expires)
 	}
 	return instant{first}.nanos()
+}
+
+// sourceOf returns the address that an unproven record counts for.
+func sourceOf(r registrar.Record) string {
+	if r.Active != nil || r.Waiting != nil || len(r.Challenges) == 0 {
+		return ""
+	}
+	return r.Challenges[0].From
 }
 
 func asInt(b bool) int {

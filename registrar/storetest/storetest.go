@@ -33,6 +33,7 @@ func Run(t *testing.T, newStore func(t *testing.T) registrar.Store) {
 		{"list", testList},
 		{"sweep", testSweep},
 		{"sweep keeps what is proven", testSweepKeeps},
+		{"displace", testDisplace},
 		{"concurrent updates", testConcurrent},
 		{"cancelled", testCancelled},
 	}
@@ -323,6 +324,49 @@ func testSweepKeeps(t *testing.T, s registrar.Store) {
 	if holder, err := s.ByEK(t.Context(), "e"); err != nil || holder.ID != "a" {
 		t.Errorf("the EK of an active record: got %v, %v", holder, err)
 	}
+}
+
+// testDisplace lets one address have three records, the oldest of which another asked for too, and another address one.
+func testDisplace(t *testing.T, s registrar.Store) {
+	from := func(r registrar.Record, sources ...string) registrar.Record {
+		for i := range r.Challenges {
+			r.Challenges[i].From = sources[i]
+		}
+		return r
+	}
+	at := func(n int) time.Time { return start().Add(time.Duration(n) * time.Second) }
+	shared := from(unproven("shared", at(1), at(9), at(10)), "x", "y", "x")
+	waits := from(unproven("w", at(0)), "x")
+	waits.EK, waits.Waiting = "ek", waiting("", "ek", at(0)).Waiting
+	known := from(unproven("k", at(0)), "x")
+	known.Active = active("", "").Active
+	put(t, s, shared, waits, known, from(unproven("x2", at(3)), "x"), from(unproven("x1", at(2)), "x"), from(unproven("y1", at(1)), "y"))
+	displace := func(source string, want bool) {
+		t.Helper()
+		if gone, err := s.Displace(t.Context(), source); err != nil || gone != want {
+			t.Errorf("for %q: %v, %v", source, gone, err)
+		}
+	}
+	displace("x", false) // nobody has more
+	same(t, shared, get(t, s, "shared"))
+
+	// x has three. The oldest of them is y's too and stays for y, which then has as many as x.
+	displace("y", false)
+	left := shared
+	left.Challenges = left.Challenges[1:2]
+	same(t, left, get(t, s, "shared"))
+	displace("y", false)
+	displace("x", false)
+	put(t, s, from(unproven("x3", at(4)), "x"))
+	displace("z", true)
+	wantAbsent(t, s, "x1")
+	same(t, waits, get(t, s, "w"))
+	same(t, known, get(t, s, "k"))
+	same(t, from(unproven("y1", at(1)), "y"), get(t, s, "y1"))
+	for range 4 {
+		displace("z", true)
+	}
+	displace("z", false) // none is left
 }
 
 func testConcurrent(t *testing.T, s registrar.Store) {
