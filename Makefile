@@ -10,7 +10,7 @@ VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo de
 MKIMAGES   = $(GO) run ./deploy/images/mkimages
 export CGO_ENABLED = 0
 
-.PHONY: all build programs images publish helm deploy cluster-parts demo test lint bench fuzz vuln packages-demo packages-test clean
+.PHONY: all build programs images publish helm deploy cluster-parts demo outside run verify e2e test lint bench fuzz vuln packages-demo packages-test clean realclean
 
 all: programs
 
@@ -54,6 +54,18 @@ cluster-parts:
 demo: packages-demo programs
 	@$(BUILD)/assay demo $(ARGS)
 
+# A control plane outside of a cluster, on this machine and as root: run starts both and leaves them running, verify checks them, e2e is run, verify
+# and the end of it all, also after a failure. clean ends what runs.
+outside:
+	@mkdir -p $(BUILD)
+	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BUILD)/outside ./test/outside
+run: packages-test programs cluster-parts outside
+	@$(BUILD)/outside run
+verify: outside
+	@$(BUILD)/outside verify
+e2e: packages-test programs cluster-parts outside
+	@$(BUILD)/outside e2e
+
 # Every tier: lint, unit (with the race detector), integration, lab, cluster, and a short round of fuzzing. The first run builds Kubernetes.
 test: packages-test programs lint
 	@CGO_ENABLED=1 $(GO) run ./test/tiers -fuzz $(or $(FUZZTIME),3m) $(TIERS)
@@ -78,5 +90,10 @@ packages-demo:
 packages-test:
 	@./test/packages test
 
+# Everything that was built, and what make run left running. realclean takes what is kept in the user's cache folder too, unless others' machines run there.
 clean:
+	@test ! -d "$${XDG_CACHE_HOME:-$$HOME/.cache}/assay/outside" || $(GO) run ./test/outside clean
+	@rm -rf $(BUILD)
+realclean:
+	@$(GO) run ./test/outside realclean
 	@rm -rf $(BUILD)
