@@ -401,3 +401,15 @@ func TestKeeper(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestTools: programs of other modules are pinned as tools where they are built.
+func TestTools(t *testing.T) {
+	for _, p := range append(parts(), kwok()) {
+		data, err := os.ReadFile("../../" + p.source + "/go.mod")
+		for _, pkg := range p.packages {
+			if !strings.HasPrefix(pkg, ".") && (err != nil || !strings.Contains(string(data), pkg)) {
+				t.Errorf("%s does not pin %s: %v", p.source, pkg, err)
+			}
+		}
+	}
+}
