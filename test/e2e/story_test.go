@@ -26,7 +26,7 @@ const (
 func TestCluster(t *testing.T) {
 	vm := machine("vm1")
 	vm.Machine.Files = []lab.File{{Path: program, Mode: 0o755, Data: []byte(original)}}
-	w := newWorld(t, vm, cluster.Worker{Name: "node2", Kind: cluster.Native})
+	w := newWorld(t, cluster.Worker{Name: "node2", Kind: cluster.Native}, vm)
 	w.story(t, []step{
 		{"install the chart", (*world).install},
 		{"without policies everything is Unappraised", (*world).everythingIsUnappraised},
@@ -196,7 +196,7 @@ func (w *world) observed() {
 	if len(r.Status.Failures) == 0 || r.Status.Failures[0].ID != "FileDigestMismatch" || r.Status.Failures[0].Path != program {
 		w.Errorf("the failure does not name the program: %s", summary(r))
 	}
-	w.event("vm1", "Failed", program)
+	w.event("vm1", "VerdictFailed", program)
 	w.never("in Observe nothing is touched", 10*time.Second, func() string {
 		if w.tainted("vm1") {
 			return "vm1 is tainted"

@@ -16,9 +16,11 @@ import (
 	"syscall"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/assay-project/assay/internal/swtpm"
+	"github.com/assay-project/assay/kube/v1alpha1"
 	"github.com/assay-project/assay/lab"
 )
 
@@ -174,9 +176,9 @@ func (w *world) foreignTokens() {
 		}
 		return ""
 	})
-	// A node that nobody has: this time the token is good, and the TPM is bound to it.
+	// A node that nobody has: this time the token is good, and the TPM is bound to it, though nobody whom the server believes vouches for it.
 	s.present(w.token("ghost", "assay"))
-	w.condition("ghost", "TpmPresent", "True", "")
+	w.condition("ghost", v1alpha1.ConditionEndorsed, metav1.ConditionFalse, "EkNotEndorsed")
 	s.present(w.token("node2", "assay"))
 	w.eventually("a TPM that is bound to a live node gets no second one", time.Minute, func() string {
 		if r := w.report("node2").Status.Refusal; r == nil || r.Reason != "AlreadyBound" {
