@@ -30,6 +30,9 @@ type PolicyReconciler struct {
 
 // Reconcile implements reconcile.Reconciler.
 func (r *PolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	if r.View.starting() {
+		return ctrl.Result{}, nil
+	}
 	var policy v1alpha1.NodePolicy
 	if err := r.Client.Get(ctx, req.NamespacedName, &policy); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)

@@ -43,6 +43,9 @@ const (
 
 // Reconcile implements reconcile.Reconciler: gather, decide, apply.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	if r.View.starting() {
+		return ctrl.Result{}, nil
+	}
 	s, report, err := r.gather(ctx, req.Name)
 	if err != nil {
 		return ctrl.Result{}, err
@@ -127,6 +130,9 @@ func (r *Reconciler) apply(ctx context.Context, s situation, d decision, report 
 	}
 	if d.repair != nil {
 		r.event(s.node, note{warning: true, reason: "ReactionRedone", text: "what was done to this untrusted node had been undone, and is done again"})
+	}
+	if err := r.tellCordon(ctx, s, d); err != nil {
+		return ctrl.Result{}, err
 	}
 	if d.enrol != nil || d.update != nil {
 		if again, err := r.tellServer(ctx, s, d, report); err != nil || again > 0 {
@@ -223,6 +229,30 @@ func (r *Reconciler) tellServer(ctx context.Context, s situation, d decision, re
 	s.report = report.Status
 	after := decide(s)
 	return retryEnrolment, r.writeStatus(ctx, report, after.status)
+}
+
+// tellCordon tells the server that the Node was cordoned or uncordoned. One that does not know of cordons shows staleness as it is.
+func (r *Reconciler) tellCordon(ctx context.Context, s situation, d decision) error {
+	if d.cordon == nil {
+		return nil
+	}
+	server, err := r.Connect()
+	if errors.Is(err, ErrNotConnected) {
+		return nil // the next reading wakes the Node again
+	} else if err != nil {
+		return err
+	}
+	machine, err := server.Cordon(ctx, s.machine.ID, *d.cordon)
+	if refused(err) {
+		r.Log.Warn("tell of a cordon", "node", s.node.Name, "err", err)
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("tell that node %s is cordoned or not: %w", s.node.Name, err)
+	}
+	r.Metrics.serverCalls.WithLabelValues("cordon").Inc()
+	r.View.put(machine)
+	r.View.changed([]string{s.node.Name})
+	return nil
 }
 
 func (r *Reconciler) event(node *corev1.Node, n note) {

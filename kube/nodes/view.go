@@ -20,8 +20,11 @@ type View struct {
 	// changed is told the names of Nodes whose machine or reaction changed.
 	changed func(names []string)
 
+	reading sync.Mutex // one reading at a time: an older one never replaces a newer one
+
 	mu        sync.Mutex
 	connected bool
+	patient   bool // the operator has just started
 	failure   error
 	machines  map[attest.AgentID]api.Node
 	byName    map[string]attest.AgentID
@@ -48,61 +51,14 @@ func NewView(cfg ViewConfig) *View {
 	}
 	return &View{
 		connect: cfg.Connect, interval: cfg.Interval, changed: cfg.Changed, log: cfg.Log, machines: map[attest.AgentID]api.Node{},
-		byName: map[string]attest.AgentID{}, reactions: map[attest.AgentID]api.Reaction{}, documents: map[string]api.Policy{},
+		byName: map[string]attest.AgentID{}, reactions: map[attest.AgentID]api.Reaction{}, documents: map[string]api.Policy{}, patient: true,
 	}
-}
-
-// Start reads until ctx ends.
-func (v *View) Start(ctx context.Context) error {
-	var watching sync.WaitGroup
-	watching.Go(func() { v.watch(ctx) })
-	defer watching.Wait()
-	for {
-		if err := v.Refresh(ctx); err != nil && ctx.Err() == nil {
-			v.log.Warn("read the server", "err", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(v.interval):
-		}
-	}
-}
-
-// watch reads a machine again as soon as its verdict changes. What it misses, Refresh finds.
-func (v *View) watch(ctx context.Context) {
-	for ctx.Err() == nil {
-		server, err := v.connect()
-		if err == nil {
-			err = server.Watch(ctx, nil, func(t api.Transition) error { return v.reread(ctx, server, t.Node) })
-		}
-		v.log.Debug("watch ended", "err", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(v.interval / 2):
-		}
-	}
-}
-
-func (v *View) reread(ctx context.Context, server Server, id attest.AgentID) error {
-	node, err := server.Node(ctx, id)
-	if err != nil {
-		return err
-	}
-	open, err := server.Reactions(ctx, api.ReactionStateOpen)
-	if err != nil {
-		return err
-	}
-	v.mu.Lock()
-	names := v.takeMachine(node)
-	names = append(names, v.takeReactions(open)...)
-	v.mu.Unlock()
-	v.changed(names)
-	return nil
 }
 
 // Refresh reads everything. When the server cannot be read, the view is disconnected and says nothing new.
 func (v *View) Refresh(ctx context.Context) error {
+	v.reading.Lock()
+	defer v.reading.Unlock()
 	next, err := v.read(ctx)
 	v.mu.Lock()
 	was := v.connected
