@@ -94,7 +94,8 @@ func Run(ctx context.Context, rc *rest.Config, cfg Config) error {
 
 func manager(rc *rest.Config, scheme *runtime.Scheme, cfg Config) (ctrl.Manager, error) {
 	rc = rest.CopyConfig(rc)
-	rc.QPS, rc.Burst = 100, 200 // thousands of nodes at the first start
+	// Thousands of nodes at the first start. What is under way is bounded by the workers, and ordered by the API server's own fairness; this bounds Events.
+	rc.QPS, rc.Burst = 500, 1000
 	own := cache.ByObject{Namespaces: map[string]cache.Config{cfg.Namespace: {}}}
 	healthy := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	several := true // a process may run one operator after another
