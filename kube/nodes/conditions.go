@@ -2,6 +2,7 @@ package nodes
 
 import (
 	"fmt"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,6 +19,7 @@ const (
 	reasonPolicyLost        = "PolicyLost"
 	reasonNoPolicy          = "NoPolicy"
 	reasonNotEnrolled       = "NotEnrolled"
+	reasonMuted             = "Muted"
 )
 
 // finding is a condition before it is written.
@@ -143,6 +145,8 @@ func (s situation) fresh() finding {
 	switch {
 	case m == nil || !m.TpmPresent || m.LastAccepted.IsZero():
 		return unknown("NoEvidence", "no quote has been accepted yet")
+	case m.Muted != nil && m.Muted.Stale:
+		return no(reasonMuted, "no evidence was accepted within its time; the Node is cordoned, so that the verdict stays until "+m.Muted.Until.UTC().Format(time.RFC3339))
 	case m.Verdict == attest.Stale:
 		return no(string(attest.Stale), "no evidence was accepted within its time")
 	case m.Verdict == attest.Failed && !m.QuoteBacked:

@@ -2,6 +2,7 @@ package nodes
 
 import (
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -23,7 +24,7 @@ func (s situation) observe(d *decision, policy *v1alpha1.NodePolicy) {
 	st.Documents, st.Coverage, st.Failures, st.FailureCount, st.Boot = nil, nil, nil, 0, ""
 	m := s.machine
 	if m == nil {
-		st.Verdict, st.Since = "", nil
+		st.Verdict, st.Since, st.MutedUntil = "", nil, nil
 		return
 	}
 	since := metav1.NewTime(m.Since.Truncate(1e9))
@@ -37,6 +38,11 @@ func (s situation) observe(d *decision, policy *v1alpha1.NodePolicy) {
 	} else {
 		st.Agent = string(m.ID)
 	}
+	st.MutedUntil = nil
+	if m.Muted != nil {
+		until := metav1.NewTime(m.Muted.Until.Truncate(1e9))
+		st.MutedUntil = &until
+	}
 	for _, ref := range m.Appraised {
 		st.Documents = append(st.Documents, v1alpha1.Document{Kind: ref.Kind, Name: ref.Name, Digest: ref.Digest.String()})
 	}
@@ -47,6 +53,25 @@ func (s situation) observe(d *decision, policy *v1alpha1.NodePolicy) {
 	for _, f := range m.Failures[:min(len(m.Failures), maxReportedFailures)] {
 		st.Failures = append(st.Failures, v1alpha1.Failure{ID: string(f.ID), Detail: printable(f.Detail, maxDetailBytes), Path: printable(f.Path, maxDetailBytes)})
 	}
+}
+
+// cordoned is what the server has to be told of a cordon; nil when it knows. A kubelet can cordon its own node, so the server alone decides
+// what a cordon mutes and for how long. The taint that the control plane puts on an unschedulable Node tells when that was, which a kubelet
+// can at most make earlier.
+func (s situation) cordoned() *api.Cordon {
+	if !s.connected || s.machine == nil || !s.machine.TpmPresent || s.machine.Cordoned == s.node.Spec.Unschedulable {
+		return nil
+	}
+	if !s.node.Spec.Unschedulable {
+		return &api.Cordon{}
+	}
+	since := s.now
+	for _, t := range s.node.Spec.Taints {
+		if t.Key == corev1.TaintNodeUnschedulable && t.TimeAdded != nil && t.TimeAdded.Time.Before(since) {
+			since = t.TimeAdded.Time
+		}
+	}
+	return &api.Cordon{Cordoned: true, Since: since}
 }
 
 // labels decides our labels on the Node.
@@ -126,6 +151,9 @@ func transitions(before, after *v1alpha1.NodeReportStatus) []note {
 			n.text += ": " + c.Message
 		}
 		notes = append(notes, n)
+	}
+	if before.MutedUntil == nil && after.MutedUntil != nil {
+		notes = append(notes, note{reason: "StalenessMuted", text: "the Node is cordoned: missing evidence does not show before " + after.MutedUntil.UTC().Format(time.RFC3339)})
 	}
 	if before.LostPolicy == "" && after.LostPolicy != "" {
 		notes = append(notes, note{warning: true, reason: "PolicyLost", text: lostMessage(after)})

@@ -19,6 +19,11 @@ type Machines interface {
 	Watch(ctx context.Context, ready func(), each func(api.Transition) error) error
 }
 
+// Cordons tells the server which Kubernetes nodes are cordoned; it decides what that mutes.
+type Cordons interface {
+	Cordon(ctx context.Context, id attest.AgentID, c api.Cordon) (api.Node, error)
+}
+
 // Claims are the agents' claims to nodes, and what the server knows of their TPMs.
 type Claims interface {
 	Claims(ctx context.Context) ([]api.Claim, error)
@@ -38,6 +43,7 @@ type Reactions interface {
 // Server is the native API as the operator uses it. *client.Client is one.
 type Server interface {
 	Machines
+	Cordons
 	Claims
 	Reactions
 	Policies(ctx context.Context) ([]api.Policy, error)

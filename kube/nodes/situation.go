@@ -51,6 +51,8 @@ type decision struct {
 	labels map[string]string
 	enrol  *api.EnrolRequest
 	update *api.NodeUpdate
+	// cordon is what the server has to be told of the Node; nil for nothing.
+	cordon *api.Cordon
 	// repair applies an applied reaction again, because something undid it.
 	repair *effects
 	notes  []note
@@ -77,6 +79,7 @@ func decide(s situation) decision {
 		d.status.Refusal = s.refusal
 	}
 	policy := s.assign(&d)
+	d.cordon = s.cordoned()
 	s.observe(&d, policy)
 	s.labels(&d, policy)
 	s.mend(&d)

@@ -7,7 +7,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
-// +kubebuilder:metadata:annotations="integrity.assay.dev/revision=1"
+// +kubebuilder:metadata:annotations="integrity.assay.dev/revision=2"
 // +kubebuilder:resource:scope=Cluster,shortName=nrep
 // +kubebuilder:printcolumn:name="Verdict",type=string,JSONPath=`.status.verdict`
 // +kubebuilder:printcolumn:name="Policy",type=string,JSONPath=`.status.policy`
@@ -55,6 +55,9 @@ type NodeReportStatus struct {
 	// Since is when the verdict last changed.
 	// +optional
 	Since *metav1.Time `json:"since,omitempty"`
+	// MutedUntil: the Node is cordoned, and missing evidence shows as Stale only from then on. It hides no failure.
+	// +optional
+	MutedUntil *metav1.Time `json:"mutedUntil,omitempty"`
 	// Boot names the boot that the verdict is of.
 	// +optional
 	Boot string `json:"boot,omitempty"`

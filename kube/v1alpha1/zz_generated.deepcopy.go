@@ -514,6 +514,10 @@ func (in *NodeReportStatus) DeepCopyInto(out *NodeReportStatus) {
 		in, out := &in.Since, &out.Since
 		*out = (*in).DeepCopy()
 	}
+	if in.MutedUntil != nil {
+		in, out := &in.MutedUntil, &out.MutedUntil
+		*out = (*in).DeepCopy()
+	}
 	if in.Documents != nil {
 		in, out := &in.Documents, &out.Documents
 		*out = make([]Document, len(*in))
