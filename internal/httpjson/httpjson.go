@@ -1,4 +1,4 @@
-// Package httpjson reads and writes the JSON bodies of HTTP: bounded, and strict about what decides nothing.
+// Package httpjson reads and writes the JSON bodies of HTTP: bounded in size and time, and strict about what decides nothing.
 //
 // It refuses bodies over a limit, bytes after the value, text that is not UTF-8, nesting beyond MaxDepth, objects of more than MaxMembers and keys
 // that occur twice in one object, also when they differ only in case, because encoding/json would take the last of them and another reader the
@@ -38,6 +38,8 @@ func StatusOf(err error) (status int, ok bool) {
 	switch {
 	case errors.Is(err, ErrTooLarge), errors.As(err, &limit):
 		return http.StatusRequestEntityTooLarge, true
+	case errors.Is(err, ErrTooSlow):
+		return http.StatusRequestTimeout, true
 	case errors.Is(err, ErrMalformed):
 		return http.StatusBadRequest, true
 	}
