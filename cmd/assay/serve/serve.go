@@ -22,6 +22,7 @@ import (
 	"github.com/assay-project/assay/endorsement"
 	"github.com/assay-project/assay/endorsement/vendors"
 	"github.com/assay-project/assay/internal/durable"
+	"github.com/assay-project/assay/internal/httpjson"
 	"github.com/assay-project/assay/internal/mtls"
 	"github.com/assay-project/assay/registrar"
 	"github.com/assay-project/assay/sqlstore"
@@ -189,6 +190,12 @@ func (s *server) redeem(ctx context.Context, token string, secret []byte, agent 
 // drain is how long requests under way may take after the signal to end.
 const drain = 10 * time.Second
 
+// How fast a request's body has to come: the largest, a policy of 64 MiB, in 17 minutes, and what strangers may send in one.
+const (
+	bodyGrace = 20 * time.Second
+	bodyRate  = 64 << 10 // bytes per second
+)
+
 // serve listens on everything before it serves anything, so that a port in use is a clear error and nothing has happened.
 func (s *server) serve(ctx context.Context) error {
 	cfg := s.options.Config
@@ -205,9 +212,11 @@ func (s *server) serve(ctx context.Context) error {
 		ports = append(ports, port{name: "plain registrar", address: cfg.Listen.Plain, handler: s.registrar.PlainHandler()})
 	}
 	ports = slices.DeleteFunc(ports, func(p port) bool { return p.address == "" })
+	limit := newConnections(connectionLimit(), s.log)
 	group, ctx := errgroup.WithContext(ctx)
 	for i := range ports {
-		if err := ports[i].listen(s); err != nil {
+		ports[i].pace, ports[i].limit = httpjson.Pace{Grace: bodyGrace, BytesPerSecond: bodyRate}, limit
+		if err := ports[i].listen(); err != nil {
 			for _, open := range ports[:i] {
 				open.listener.Close()
 			}
@@ -228,21 +237,23 @@ type port struct {
 	name, address string
 	handler       http.Handler
 	tls           bool
+	pace          httpjson.Pace
+	limit         *connections
 	listener      net.Listener
 }
 
-func (p *port) listen(_ *server) error {
+func (p *port) listen() error {
 	listener, err := net.Listen("tcp", p.address)
 	if err != nil {
 		return fmt.Errorf("%s: %w", p.name, err)
 	}
-	p.listener = listener
+	p.listener = p.limit.listener(listener)
 	return nil
 }
 
 func (p port) serve(ctx context.Context, group *errgroup.Group, s *server) {
 	h := &http.Server{
-		Handler: p.handler, ReadHeaderTimeout: 20 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
+		Handler: p.pace.Handler(p.handler), ReadHeaderTimeout: 20 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 	group.Go(func() error {
