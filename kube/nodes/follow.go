@@ -16,7 +16,7 @@ const (
 	connectPause = 500 * time.Millisecond
 	// startPatience is how long after the start nothing is said of Nodes and policies before the server is heard: a start would otherwise write "unreachable"
 	// into everything, and take it back a moment later.
-	startPatience = 5 * time.Second
+	startPatience = 20 * time.Second
 	// gatherPause follows each reading of what was told, so that a burst is read together. The first of it is read at once.
 	gatherPause = 200 * time.Millisecond
 	// A few machines are read again one by one; of more, everything is read at once, in pages.
