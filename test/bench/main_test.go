@@ -35,3 +35,28 @@ func TestVerdicts(t *testing.T) {
 		}
 	}
 }
+
+// TestFleet: writes that were not counted are not none.
+func TestFleet(t *testing.T) {
+	verdicts := func(m medians) (found []string) {
+		for _, f := range fleet(m) {
+			if f.Aim != "" {
+				found = append(found, f.Verdict)
+			}
+		}
+		return found
+	}
+	const restart, idle = "BenchmarkFleet-2 writes/restart", "BenchmarkFleet-2 writes/idle"
+	for _, row := range []struct {
+		m    medians
+		want []string
+	}{
+		{medians{restart: 0, idle: 0}, []string{"met", "met"}},
+		{medians{restart: 1, idle: 0}, []string{"short", "met"}},
+		{medians{}, []string{"short", "short"}},
+	} {
+		if diff := cmp.Diff(row.want, verdicts(row.m)); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
