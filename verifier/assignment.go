@@ -35,6 +35,8 @@ type Terms struct {
 	Approval bool
 	// Unendorsed says why the assignment does not take the word of who endorsed the TPM; nil where it does.
 	Unendorsed *attest.Failure
+	// Distrusted says why the word that the node was enrolled by does not hold any more; nil where it does. It is found out for each answer.
+	Distrusted *attest.Failure
 	// RefusedIMAPolicies count as approved by no document.
 	RefusedIMAPolicies []attest.Digest
 }

@@ -155,7 +155,11 @@ func (a *API) removeKey(w http.ResponseWriter, r *http.Request, c caller) error 
 	if err := a.cfg.Keys.RemoveKey(r.Context(), id); err != nil {
 		return fmt.Errorf("listed endorsement key %s: %w", id, err)
 	}
-	a.cfg.Log.Info("endorsement key listed no longer", "ek", id, "by", c.name)
+	nodes := a.cfg.Verifier.distrusts(func(e Enrolment) bool {
+		ek, err := endorsement.ParseEK(e.EK)
+		return err == nil && ek.ID() == id && e.EndorsedBy == ""
+	})
+	a.cfg.Log.Warn("endorsement key listed no longer; a node that rests on it fails", "ek", id, "by", c.name, "nodes", nodes)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

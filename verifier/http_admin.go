@@ -158,7 +158,8 @@ func (a *API) removeRoot(w http.ResponseWriter, r *http.Request, c caller) error
 	if err := a.cfg.Roots.RemoveRoot(r.Context(), fingerprint); err != nil {
 		return fmt.Errorf("vendor root %s: %w", fingerprint, err)
 	}
-	a.cfg.Log.Info("vendor root removed", "fingerprint", fingerprint, "by", c.name)
+	nodes := a.cfg.Verifier.distrusts(func(e Enrolment) bool { return e.EndorsedRoot == fingerprint })
+	a.cfg.Log.Warn("vendor root removed; nodes that it endorses fail", "fingerprint", fingerprint, "by", c.name, "nodes", nodes)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

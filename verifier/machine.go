@@ -377,7 +377,7 @@ func (s State) answered(who Subject, e Answered) (State, []Action, string) {
 	s.Again, s.Trouble, s.LastAccepted = j.listBroken, nil, e.Now
 	s = s.advance(j, e.Now).judged(who.Terms, j, e.Now)
 	s.Reattest, s.Rejudge = false, false
-	return s, append(actions, j.keep), cause
+	return s.unendorsed(who), append(actions, j.keep), cause
 }
 
 // refuse sets Failed of class Unauthenticated, which never displaces a quote-backed Failed.

@@ -52,6 +52,9 @@ func (s State) silentFor(now time.Time, interval time.Duration) time.Duration {
 	if verdict != attest.Stale && (verdict != attest.Failed || s.QuoteBacked) {
 		return 0
 	}
+	if verdict == attest.Failed && s.Trouble == nil {
+		return 0 // its last round was accepted: what fails is not its answers, but the word that it was enrolled by
+	}
 	if s.LastAccepted.IsZero() {
 		return now.Sub(s.Enrolled)
 	}

@@ -48,6 +48,10 @@ type Config struct {
 	Collector Collector
 	// Registrar is asked again about nodes that do not answer as they were enrolled; nil never is.
 	Registrar Registrar
+	// Roots and Keys are what endorses TPMs now: an enrolled node fails when the word that it was enrolled by is taken back. With either nil,
+	// an endorsement holds for good.
+	Roots RootStore
+	Keys  KeyStore
 	// Reimage says what becomes of a new AK of a node's EK where the node has no setting of its own; empty means Approval.
 	Reimage api.Reimage
 	// Reactions must be set too. ContainerIMAPolicies are the IMA policies that leave out containers: they count as approved only where a
@@ -74,6 +78,8 @@ type Verifier struct {
 	metrics *metrics
 	rounds  chan struct{} // holds a token for each round under way
 	hub     *hub
+
+	endorsers endorsers
 
 	mu       sync.Mutex
 	running  bool
@@ -121,7 +127,8 @@ func New(cfg Config) (*Verifier, error) {
 	}
 	return &Verifier{
 		cfg: cfg, metrics: newMetrics(cfg.Metrics), rounds: make(chan struct{}, cfg.Concurrency), hub: newHub(),
-		workers: make(map[attest.AgentID]*worker), compiled: make(map[attest.PolicyRef]weak.Pointer[policy.Document]),
+		endorsers: endorsers{roots: cfg.Roots, keys: cfg.Keys},
+		workers:   make(map[attest.AgentID]*worker), compiled: make(map[attest.PolicyRef]weak.Pointer[policy.Document]),
 	}, nil
 }
 

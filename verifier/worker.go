@@ -145,6 +145,10 @@ func (w *worker) arrived(ctx context.Context, a answered) error {
 	}
 	switch {
 	case a.err == nil:
+		var err error
+		if w.who.Terms.Distrusted, err = w.v.endorsers.distrusted(ctx, w.node, now); err != nil {
+			return errors.Join(w.step(ctx, Unanswered{Now: now, Reason: "this server cannot judge the node: " + err.Error()}), err)
+		}
 		return w.step(ctx, Answered{Now: now, Request: a.request, Answer: a.answer})
 	case errors.Is(a.err, ErrMalformed):
 		return w.step(ctx, Answered{Now: now, Request: a.request, Malformed: a.err.Error()})

@@ -127,7 +127,7 @@ func (s *server) assemble() error {
 		return err
 	}
 	s.verifier, err = verifier.New(verifier.Config{
-		Registrar: asked, Reimage: api.Reimage(cfg.Reimage),
+		Registrar: asked, Roots: s.endorsers, Keys: s.store.Roots(), Reimage: api.Reimage(cfg.Reimage),
 		Retention: verifier.Retention{Store: s.store.Retention(), Evidence: time.Duration(cfg.Evidence.Retention), Sweep: s.sweep},
 		Store:     s.store.Nodes(), Evidence: s.store.Nodes(), Policies: s.store.Policies(), Collector: verifier.NewPull(s.credentials.client, nil),
 		Reactions: s.store.Reactions(), ContainerIMAPolicies: []attest.Digest{attest.SHA256.Sum(ima.ContainersPolicy())},
