@@ -226,8 +226,8 @@ func (m *measurement) rests() {
 	if c := m.figures.idle; c.reports+c.policies > 0 || c.reconciles > 0 {
 		m.t.Errorf("%.0f status writes and %.0f reconciles while nothing happened", c.reports+c.policies, c.reconciles)
 	}
-	// A watch may end and be taken up again.
-	if c := m.figures.idle; c.requests > 10 || c.leases > m.size.idle.Seconds() {
+	// Each of some ten watches may end and be taken up again.
+	if c := m.figures.idle; c.requests > 30 || c.leases > m.size.idle.Seconds() {
 		m.t.Errorf("%.0f requests and %.0f renewals in %v while nothing happened", c.requests, c.leases, m.size.idle)
 	}
 }
