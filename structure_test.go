@@ -40,6 +40,7 @@ var exceptions = map[[2]string]string{
 	{"sqlstore", "registrar"}: "an adapter of the roles' stores speaks their types; the interfaces stand with the roles that use them",
 	{"sqlstore", "verifier"}:  "as above",
 	{"agent", "tpm"}:          "the agent is the role that works with the TPM of its machine",
+	{"agent", "deploy"}:       "the agent installs the IMA policies that deploy/ima ships",
 	{"lab", "deploy"}:         "a lab machine carries the IMA policy that real machines get",
 	{"lab", "lab"}:            "the machine and what runs inside it are one technology",
 	{"tpm", "tpm"}:            "its test helpers",

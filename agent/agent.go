@@ -74,8 +74,8 @@ type Agent struct {
 	admitted atomic.Pointer[admission]
 }
 
-// New checks the configuration and opens what may need rights: the state directory, the TPM, the kernel's logs, the ports. The errors
-// name the thing and the configuration key.
+// New checks the configuration and opens what may need rights: the state directory, the TPM, the kernel's logs, the ports. It installs the IMA
+// policy too, where the configuration says so. The errors name the thing and the configuration key.
 func New(config Config, env Environment) (_ *Agent, err error) {
 	if err := config.Check(); err != nil {
 		return nil, err
@@ -105,7 +105,9 @@ func New(config Config, env Environment) (_ *Agent, err error) {
 			return nil, err
 		}
 	}
-	a.findings = thisMachine(config, a.facts()).examine()
+	here := thisMachine(config, a.facts())
+	here.outcome = a.installPolicy()
+	a.findings = here.examine()
 	return a, nil
 }
 

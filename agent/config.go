@@ -56,6 +56,9 @@ type Config struct {
 	IMAList string `json:"imaList"`
 	BootLog string `json:"bootLog"`
 
+	// IMAPolicy is the IMA policy that the agent installs for the next boot, if any.
+	IMAPolicy IMAPolicy `json:"imaPolicy"`
+
 	// StateDir keeps the AK's wrapped blob and the agent's other keys.
 	StateDir string `json:"stateDir"`
 	// User is who the process becomes after its start as root; empty stays root. It means nothing when the agent is not started as root.
@@ -67,6 +70,16 @@ type Config struct {
 	Keylime bool `json:"keylime"`
 	// ClientCA is a file with the CA certificates of a Keylime verifier and tenant. Assay's server tells its own.
 	ClientCA string `json:"clientCA"`
+}
+
+// IMAPolicy says which of Assay's IMA policies the agent installs, and where. It happens once, at the start and with the rights of the start.
+type IMAPolicy struct {
+	// Install is None (nothing is touched), Host or Containers.
+	Install string `json:"install"`
+	// Path is where the init of the next boot finds it. A file there that is none of Assay's stays as it is.
+	Path string `json:"path"`
+	// Load has this boot's kernel load the file too, once per boot, where it still takes a policy.
+	Load bool `json:"load"`
 }
 
 // Contact is where others reach the agent. Address is a name or an IP address of any family.
@@ -95,6 +108,7 @@ func DefaultConfig() Config {
 		StateDir:  "/var/lib/assay-agent",
 		User:      "assay",
 		Heartbeat: conf.Duration(30 * time.Second),
+		IMAPolicy: IMAPolicy{Install: policyNone, Path: defaultPolicyPath},
 	}
 }
 
@@ -136,6 +150,7 @@ func (c *Config) Check() error {
 	if beat := time.Duration(c.Heartbeat); beat < minHeartbeat || beat > maxHeartbeat {
 		mistake("heartbeat: %s is not between %s and %s", beat, minHeartbeat, maxHeartbeat)
 	}
+	mistakes = append(mistakes, c.IMAPolicy.check()...)
 	return errors.Join(mistakes...)
 }
 

@@ -24,15 +24,14 @@ const (
 	maxPolicySearchBytes = 1 << 20
 )
 
-// policyPaths are where a policy file of ours may stand: systemd loads the first by path, the lab's init too.
-var policyPaths = [...]string{"/etc/ima/ima-policy"}
-
 // machine is what the preflight looks at. Files come through an fs.FS whose root is the machine's, so that tests can show it any machine.
 type machine struct {
 	files   fs.FS
 	release string
 	imaList string
 	bootLog string
+	policy  IMAPolicy
+	outcome policyOutcome // what the agent did about the policy; zero for one that only looks
 	tpm     tpmFacts
 }
 
@@ -69,15 +68,13 @@ func Preflight(config Config) []api.PreflightCheck {
 
 // thisMachine is what the preflight looks at here.
 func thisMachine(config Config, facts tpmFacts) machine {
-	return machine{files: os.DirFS("/"), release: kernelRelease(), imaList: config.IMAList, bootLog: config.BootLog, tpm: facts}
+	return machine{files: os.DirFS("/"), release: kernelRelease(), imaList: config.IMAList, bootLog: config.BootLog, policy: config.IMAPolicy, tpm: facts}
 }
 
 // examine makes every check, in the order in which a person would mend the findings.
 func (m machine) examine() []api.PreflightCheck {
-	return []api.PreflightCheck{
-		m.checkTPM(), m.checkBanks(), m.checkCertificate(),
-		m.checkList(), m.checkPolicy(), m.checkBootLog(), m.checkKernel(),
-	}
+	checks := []api.PreflightCheck{m.checkTPM(), m.checkBanks(), m.checkCertificate(), m.checkList(), m.checkPolicy()}
+	return append(append(checks, m.checkPolicyFile()...), m.checkBootLog(), m.checkKernel())
 }
 
 // Works reports whether nothing fails; warnings are coverage that is missing.
@@ -171,9 +168,9 @@ func (m machine) checkPolicy() api.PreflightCheck {
 	if err != nil {
 		return unknown(check, err.Error())
 	}
-	for _, path := range policyPaths {
-		if measured(head, path) {
-			check.Detail = path + " was measured"
+	for _, path := range m.policyPaths() {
+		if digest, ok := measured(head, path); ok {
+			check.Detail = path + " was measured: " + nameOf(digest)
 			return m.checkRewrite(check)
 		}
 	}
@@ -301,16 +298,19 @@ func (m machine) read(path string, limit int64) ([]byte, error) {
 	return text, nil
 }
 
-// measured reports whether an ASCII list has an entry for path. A forged name only misleads the machine's own preflight.
-func measured(list []byte, path string) bool {
+// measured finds the first entry for path in an ASCII list, and the hexadecimal digest of the file. A forged name only misleads the machine's
+// own preflight.
+func measured(list []byte, path string) (digest string, ok bool) {
 	lines := bufio.NewScanner(bytes.NewReader(list))
 	lines.Buffer(nil, maxPolicySearchBytes)
 	for lines.Scan() {
-		if slices.Contains(strings.Fields(lines.Text()), path) {
-			return true
+		fields := strings.Fields(lines.Text())
+		if i := slices.Index(fields, path); i > 0 {
+			_, digest, _ = strings.Cut(fields[i-1], ":")
+			return digest, true
 		}
 	}
-	return false
+	return "", false
 }
 
 // unknown grades a check that could not be made.

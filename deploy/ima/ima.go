@@ -2,7 +2,10 @@
 // host installs one and what they do and do not measure. Reference values name a policy by its digest, so a change of one byte is a new policy.
 package ima
 
-import _ "embed"
+import (
+	"crypto/sha256"
+	_ "embed"
+)
 
 //go:embed host.policy
 var hostPolicy []byte
@@ -17,3 +20,21 @@ func HostPolicy() []byte { return append([]byte(nil), hostPolicy...) }
 // server counts it as approved only for nodes whose assignment says `containerFiles: Ignore`. A version that was released has to stay
 // known to servers when this one changes, or it would become approvable like any other policy.
 func ContainersPolicy() []byte { return append([]byte(nil), containersPolicy...) }
+
+// The names of the policies in configurations.
+const (
+	Host       = "Host"
+	Containers = "Containers"
+)
+
+// Shipped names the policy of Assay that has a SHA-256 digest, "" for a file that is none of ours. An agent replaces only files that it
+// names, so a version that was released has to stay in it.
+func Shipped(digest [sha256.Size]byte) string {
+	switch digest {
+	case sha256.Sum256(hostPolicy):
+		return Host
+	case sha256.Sum256(containersPolicy):
+		return Containers
+	}
+	return ""
+}

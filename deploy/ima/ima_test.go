@@ -1,6 +1,7 @@
 package ima_test
 
 import (
+	"crypto/sha256"
 	"strings"
 	"testing"
 
@@ -21,5 +22,16 @@ func TestContainersPolicyIsTheHostsWithExceptions(t *testing.T) {
 	}
 	if strings.Contains(string(ima.HostPolicy()), "dont_measure") {
 		t.Error("host.policy has exceptions")
+	}
+}
+
+// A file is ours to the byte, or it is not.
+func TestShipped(t *testing.T) {
+	for want, content := range map[string][]byte{
+		ima.Host: ima.HostPolicy(), ima.Containers: ima.ContainersPolicy(), "": append(ima.HostPolicy(), '\n'),
+	} {
+		if got := ima.Shipped(sha256.Sum256(content)); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }

@@ -57,6 +57,37 @@ func TestWriteFileFailedLeavesOldContentAndNoTemporaryFile(t *testing.T) {
 	}
 }
 
+func TestCreateFileTouchesNothingThatIsThere(t *testing.T) {
+	folder := t.TempDir()
+	path := filepath.Join(folder, "policy")
+	if err := durable.CreateFile(path, []byte("first"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	dangling := filepath.Join(folder, "link")
+	if err := os.Symlink(filepath.Join(folder, "nowhere"), dangling); err != nil {
+		t.Fatal(err)
+	}
+	for _, taken := range []string{path, dangling} {
+		if err := durable.CreateFile(taken, []byte("second"), 0o644); !errors.Is(err, os.ErrExist) {
+			t.Errorf("create %s where something is: %v", taken, err)
+		}
+	}
+	if got, err := os.ReadFile(path); err != nil || string(got) != "first" {
+		t.Errorf("have %q, %v", got, err)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o644 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	entries, err := os.ReadDir(folder)
+	if err != nil || len(entries) != 2 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+	if err := durable.CreateFile(filepath.Join(folder, "missing", "file"), nil, 0o600); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("create in a missing folder: %v", err)
+	}
+}
+
 func TestOpenMakesPrivateDirectoryAndComesBack(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a", "b")
 	for range 2 {

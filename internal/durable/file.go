@@ -28,6 +28,27 @@ func WriteFile(path string, data []byte, mode fs.FileMode) error {
 	return nil
 }
 
+// CreateFile makes path with data where nothing is of that name, whole or not at all; otherwise it touches nothing and the error is an
+// fs.ErrExist. The folder's file system must have hard links.
+func CreateFile(path string, data []byte, mode fs.FileMode) error {
+	folder := filepath.Dir(path)
+	temporary, err := os.CreateTemp(folder, "."+filepath.Base(path)+".tmp-*")
+	if err != nil {
+		return fmt.Errorf("create %s: %w", path, err)
+	}
+	err = fill(temporary, data, mode)
+	if err == nil {
+		err = os.Link(temporary.Name(), path) // a rename would replace what came meanwhile
+	}
+	if err = errors.Join(err, os.Remove(temporary.Name())); err != nil {
+		return fmt.Errorf("create %s: %w", path, err)
+	}
+	if err := SyncDir(folder); err != nil {
+		return fmt.Errorf("create %s: %w", path, err)
+	}
+	return nil
+}
+
 // fill writes, syncs and closes the file, in this order: a rename that reaches the disk before the data would leave an empty file.
 func fill(file *os.File, data []byte, mode fs.FileMode) error {
 	_, err := file.Write(data)
