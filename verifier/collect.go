@@ -37,10 +37,16 @@ const (
 )
 
 // An answer may take freeAnswerBytes without asking. One that goes on waits for one of bigAnswers places, within its round's time, so that all
-// agents together fill no more memory than a few of the largest answers. First rounds and those after a long silence need a place.
+// agents together fill no more memory than a few of the largest answers; it keeps the place until it is judged. First rounds and those after a long silence need a place.
 const (
 	freeAnswerBytes = 1 << 20
 	bigAnswers      = 4
+)
+
+// How fast an answer that holds a place has to come: N bytes may take placeGrace and N / placeRate. One that trickles would keep the others waiting.
+const (
+	placeGrace = 5 * time.Second
+	placeRate  = 512 << 10 // bytes per second
 )
 
 // Pull asks agents over Keylime's agent API, version 2 (reference section 2). Each agent has a TLS configuration and a session cache
@@ -49,8 +55,8 @@ type Pull struct {
 	certificate mtls.Source
 	now         func() time.Time
 	big         chan struct{} // holds a token for each answer that grew beyond freeAnswerBytes
-	// dial and handshake are dialTimeout and handshakeTimeout, but for tests.
-	dial, handshake time.Duration
+	// dial, handshake and grace are dialTimeout, handshakeTimeout and placeGrace, but for tests.
+	dial, handshake, grace time.Duration
 
 	mu    sync.Mutex
 	peers map[string]*peer // by pinned certificate and address
@@ -61,13 +67,14 @@ type peer struct {
 	http    *http.Client
 	host    string
 	big     chan struct{}                // Pull's
+	grace   time.Duration                // Pull's
 	version atomic.Pointer[wire.Version] // nil before the first answer; a dropped round may still be writing it
 }
 
 // NewPull makes a collector that presents a verifier-client's certificate. A nil clock is time.Now.
 func NewPull(certificate mtls.Source, now func() time.Time) *Pull {
 	return &Pull{
-		certificate: certificate, now: now, big: make(chan struct{}, bigAnswers), dial: dialTimeout, handshake: handshakeTimeout,
+		certificate: certificate, now: now, big: make(chan struct{}, bigAnswers), dial: dialTimeout, handshake: handshakeTimeout, grace: placeGrace,
 		peers: make(map[string]*peer),
 	}
 }
@@ -94,7 +101,7 @@ func (p *Pull) peer(to Enrolment) (*peer, error) {
 	if len(p.peers) >= maxPeers {
 		clear(p.peers)
 	}
-	known := &peer{host: host, big: p.big, http: &http.Client{
+	known := &peer{host: host, big: p.big, grace: p.grace, http: &http.Client{
 		Transport: &http.Transport{
 			TLSClientConfig: config, MaxIdleConnsPerHost: 1, IdleConnTimeout: idlePerAgent, TLSHandshakeTimeout: p.handshake,
 			DialContext: (&net.Dialer{Timeout: p.dial}).DialContext, MaxResponseHeaderBytes: maxAgentHeaderBytes,
@@ -117,16 +124,22 @@ func (p *Pull) Collect(ctx context.Context, to Enrolment, r Request) (Answer, er
 			return Answer{}, err
 		}
 	}
-	results, err := agent.quote(ctx, r)
+	results, held, err := agent.quote(ctx, r)
 	if errors.Is(err, errVersion) {
 		if err = agent.negotiate(ctx); err == nil {
-			results, err = agent.quote(ctx, r)
+			results, held, err = agent.quote(ctx, r)
 		}
 	}
 	if err != nil {
 		return Answer{}, err
 	}
-	return answerOf(results)
+	answer, err := answerOf(results)
+	if err != nil {
+		held.release()
+		return Answer{}, err
+	}
+	answer.seat = held
+	return answer, nil
 }
 
 // notSupported is in the reference's answer to a version that it does not speak.
@@ -137,9 +150,11 @@ var errVersion = fmt.Errorf("%w: %s", ErrMalformed, notSupported)
 
 func (a *peer) negotiate(ctx context.Context) error {
 	var answer wire.Envelope[wire.AgentVersionResults]
-	if err := a.get(ctx, url.URL{Path: "/version"}, limited{&answer, maxVersionBytes}); err != nil {
+	held, err := a.get(ctx, url.URL{Path: "/version"}, limited{&answer, maxVersionBytes})
+	if err != nil {
 		return err
 	}
+	held.release()
 	version, ok := wire.Negotiate(answer.Results.All())
 	if !ok {
 		return fmt.Errorf("%w: the agent speaks %.100q, we %v", ErrMalformed, answer.Results.All(), wire.VersionNames())
@@ -148,7 +163,7 @@ func (a *peer) negotiate(ctx context.Context) error {
 	return nil
 }
 
-func (a *peer) quote(ctx context.Context, r Request) (wire.QuoteResults, error) {
+func (a *peer) quote(ctx context.Context, r Request) (wire.QuoteResults, *seat, error) {
 	partial := "1"
 	if r.Full {
 		partial = "0"
@@ -158,8 +173,8 @@ func (a *peer) quote(ctx context.Context, r Request) (wire.QuoteResults, error) 
 		"ima_ml_entry": {strconv.FormatUint(r.Offset, 10)},
 	}
 	var answer wire.Envelope[wire.QuoteResults]
-	err := a.get(ctx, url.URL{Path: "/v" + a.version.Load().String() + "/quotes/integrity", RawQuery: query.Encode()}, limited{&answer, maxAgentAnswerBytes})
-	return answer.Results, err
+	held, err := a.get(ctx, url.URL{Path: "/v" + a.version.Load().String() + "/quotes/integrity", RawQuery: query.Encode()}, limited{&answer, maxAgentAnswerBytes})
+	return answer.Results, held, err
 }
 
 // limited is what an answer of so many bytes at most is read into.
@@ -169,74 +184,41 @@ type limited struct {
 }
 
 // get reads one JSON answer. What never came, or came with a status of 500 and up, is silence; everything else that is no answer to the
-// question is ErrMalformed.
-func (a *peer) get(ctx context.Context, what url.URL, to limited) error {
+// question is ErrMalformed. Without an error, the answer holds the place that it may have needed.
+func (a *peer) get(ctx context.Context, what url.URL, to limited) (*seat, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	what.Scheme, what.Host = "https", a.host
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, what.String(), nil)
 	if err != nil {
-		return fmt.Errorf("address of the agent: %w", err)
+		return nil, fmt.Errorf("address of the agent: %w", err)
 	}
 	answer, err := a.http.Do(request)
 	if err != nil {
-		return fmt.Errorf("ask the agent: %w", err)
+		return nil, fmt.Errorf("ask the agent: %w", err)
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode >= 500 {
-		return fmt.Errorf("the agent answered %s", answer.Status)
+		return nil, fmt.Errorf("the agent answered %s", answer.Status)
 	}
 	if answer.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096))
 		if answer.StatusCode == http.StatusBadRequest && strings.Contains(string(text), notSupported) {
-			return errVersion
+			return nil, errVersion
 		}
-		return fmt.Errorf("%w: status %s: %.200q", ErrMalformed, answer.Status, text)
+		return nil, fmt.Errorf("%w: status %s: %.200q", ErrMalformed, answer.Status, text)
 	}
-	metered := &meteredBody{ended: ctx.Done(), body: answer.Body, places: a.big, free: freeAnswerBytes}
-	defer metered.release()
+	metered := &meteredBody{ended: ctx.Done(), body: answer.Body, seat: &seat{all: a.big}, free: freeAnswerBytes, grace: a.grace, cut: cancel}
 	err = httpjson.DecodeTolerant(metered, to.bytes, to.into)
-	switch _, judged := httpjson.StatusOf(err); {
-	case err == nil:
-		return nil
-	case judged:
-		return fmt.Errorf("%w: %w", ErrMalformed, err)
+	metered.arrived()
+	if err == nil {
+		return metered.seat, nil
 	}
-	return fmt.Errorf("read the agent's answer: %w", err)
-}
-
-// meteredBody reads an answer; beyond its free bytes it needs one of the places, which it holds until release.
-type meteredBody struct {
-	ended  <-chan struct{} // the round is over
-	body   io.Reader
-	places chan struct{}
-	free   int
-	holds  bool
-}
-
-// Read implements io.Reader. Waiting for a place ends with the round.
-func (m *meteredBody) Read(p []byte) (int, error) {
-	if m.free == 0 && !m.holds {
-		select {
-		case m.places <- struct{}{}:
-			m.holds = true
-		case <-m.ended:
-			return 0, fmt.Errorf("no place for an answer of more than %d bytes became free: %w", freeAnswerBytes, context.DeadlineExceeded)
-		}
+	metered.seat.release()
+	if _, judged := httpjson.StatusOf(err); judged {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	if !m.holds {
-		p = p[:min(len(p), m.free)]
-	}
-	n, err := m.body.Read(p)
-	if !m.holds {
-		m.free -= n
-	}
-	return n, err
-}
-
-func (m *meteredBody) release() {
-	if m.holds {
-		<-m.places
-		m.holds = false
-	}
+	return nil, fmt.Errorf("read the agent's answer: %w", err)
 }
 
 func answerOf(q wire.QuoteResults) (Answer, error) {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/assay-project/assay/wire"
@@ -41,6 +42,11 @@ func TestBigAnswersWaitForAPlace(t *testing.T) {
 		if err == nil && string(answer.List) != entries {
 			err = errors.New("another list")
 		}
+		if err == nil && len(p.big) != bigAnswers {
+			err = errors.New("it gave its place back before it was judged")
+		}
+		answer.seat.release()
+		answer.seat.release() // gives back no place of another
 		done <- err
 	}()
 	select {
@@ -55,4 +61,67 @@ func TestBigAnswersWaitForAPlace(t *testing.T) {
 	if len(p.big) != bigAnswers-1 {
 		t.Errorf("%d places are taken, want %d: the answer kept its own", len(p.big), bigAnswers-1)
 	}
+}
+
+// An answer that trickles loses its place: the agent's round ends in silence long before its nonce does.
+func TestBigAnswersThatTrickle(t *testing.T) {
+	a, p := newPullAgent(t), newPull(t)
+	p.grace = 300 * time.Millisecond
+	a.mu.Lock()
+	a.quote = func(w http.ResponseWriter, r *http.Request) {
+		if _, err := w.Write([]byte(`{"code":200,"status":"Success","results":{"x":"` + strings.Repeat("a", freeAnswerBytes))); err != nil {
+			return
+		}
+		for r.Context().Err() == nil {
+			if _, err := w.Write([]byte("a")); err != nil || http.NewResponseController(w).Flush() != nil {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	a.mu.Unlock()
+	began := time.Now()
+	_, err := p.Collect(t.Context(), a.to, pullRequest)
+	if took := time.Since(began); err == nil || errors.Is(err, ErrMalformed) || took > 10*time.Second {
+		t.Errorf("after %v: %v, want silence", took, err)
+	}
+	if len(p.big) != 0 {
+		t.Error("it kept its place")
+	}
+}
+
+// What nobody judges keeps no place either, whether the round is dropped before its answer comes or after.
+func TestDroppedAnswersKeepNoPlace(t *testing.T) {
+	for name, settle := range map[string]func(){"before": func() {}, "after": synctest.Wait} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				places := make(chan struct{}, 1)
+				collector := collectorFunc(func(ctx context.Context) (Answer, error) {
+					held := &seat{all: places}
+					held.take(nil)
+					return Answer{seat: held}, nil
+				})
+				f := newFleet(t)
+				f.cfg.Collector = collector
+				f.start()
+				w := &worker{v: f.v, timer: time.NewTimer(time.Hour)}
+				w.shown.Store(&Node{})
+				w.collect(t.Context(), Request{})
+				settle()
+				w.stopRound()
+				synctest.Wait()
+				if len(places) != 0 {
+					t.Error("the place is still taken")
+				}
+				f.end()
+			})
+		})
+	}
+}
+
+// collectorFunc is a Collector.
+type collectorFunc func(ctx context.Context) (Answer, error)
+
+func (f collectorFunc) Collect(ctx context.Context, _ Enrolment, _ Request) (Answer, error) {
+	return f(ctx)
 }

@@ -179,23 +179,23 @@ func (w *worker) lookDue() bool {
 	return true
 }
 
-// look asks the registrar; it returns nil when there is nothing to take over.
-func (w *worker) look(ctx context.Context, id attest.AgentID) *Registered {
+// look asks the registrar; found is nil when there is nothing to take over, and told is false when the registrar did not say.
+func (w *worker) look(ctx context.Context, id attest.AgentID) (found *Registered, told bool) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	found, err := w.v.cfg.Registrar.Agent(ctx, id)
+	registered, err := w.v.cfg.Registrar.Agent(ctx, id)
 	if err != nil {
 		w.v.cfg.Log.Debug("ask the registrar", "node", id, "err", err)
-		return nil
+		return nil, errors.Is(err, ErrNotFound)
 	}
-	if !w.news(found, false) {
-		return nil
+	if !w.news(registered, false) {
+		return nil, true
 	}
-	return &found
+	return &registered, true
 }
 
 // foreign says that the key of another party is no sign of an agent that moves: it has been there for two intervals, and the registrar, asked in
-// this round or a moment ago, knows of nothing new. Otherwise the next round asks it.
+// this round or a moment ago, knows of nothing new. Otherwise, also where it did not answer, the next round asks it.
 func (w *worker) foreign(now time.Time, looked bool) bool {
 	if w.foreignSince.IsZero() {
 		w.foreignSince = now

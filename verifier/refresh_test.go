@@ -190,6 +190,23 @@ func TestForeignKey(t *testing.T) {
 	})
 }
 
+// While the registrar cannot be asked, nobody knows whether the agent moved: another party at its address is silence.
+func TestForeignKeyWithoutTheRegistrar(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, records, _ := registering(t, nil)
+		records.err = ErrRegistrar
+		f.on(func() { f.silent[string(node1)] = fmt.Errorf("quote: %w", mtls.ErrPin) })
+		sleep(10 * round)
+		if n := f.want(node1, attest.Stale); n.State.Trouble == nil || n.State.Trouble.ID != attest.Unreachable {
+			t.Errorf("trouble %v", n.State.Trouble)
+		}
+		records.err = nil
+		sleep(5 * round)
+		f.want(node1, attest.Failed)
+		f.end()
+	})
+}
+
 // The registrar is asked about a node in trouble after pauses that double; what it cannot say changes nothing.
 func TestLooksAreRare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -35,6 +35,7 @@ type worker struct {
 
 	asked   *Request      // the round under way
 	answers chan answered // its answer; nil between rounds
+	dropped chan struct{} // closed when nobody waits for the answer any more
 	cancel  context.CancelFunc
 	timer   *time.Timer
 }
@@ -55,6 +56,9 @@ type answered struct {
 	found   *Registered // instead of an answer: the agent registered anew
 	looked  bool        // the registrar was asked before, and had nothing new
 }
+
+// drop gives back what an answer holds that nobody judges.
+func (a answered) drop() { a.answer.seat.release() }
 
 // minPause keeps a machine that asks for a round at once from spinning.
 const minPause = 50 * time.Millisecond
@@ -132,6 +136,7 @@ func (w *worker) due(ctx context.Context) error {
 }
 
 func (w *worker) arrived(ctx context.Context, a answered) error {
+	defer a.drop() // by then it is judged
 	w.stopRound()
 	if ctx.Err() != nil {
 		return nil // the process ends, which is not the agent's silence
@@ -242,8 +247,8 @@ func (w *worker) schedule(after time.Duration) {
 // collect starts a round; its answer comes on w.answers. Rounds wait for a free place.
 func (w *worker) collect(ctx context.Context, r Request) {
 	ctx, cancel := context.WithTimeout(ctx, nonceLifetime)
-	answers := make(chan answered, 1) // of this round alone: an answer to a dropped round reaches nobody
-	w.asked, w.answers, w.cancel = &r, answers, cancel
+	answers, dropped := make(chan answered, 1), make(chan struct{}) // of this round alone: an answer to a dropped round reaches nobody
+	w.asked, w.answers, w.dropped, w.cancel = &r, answers, dropped, cancel
 	id, to, look := w.node.ID, w.node.Enrolment, w.lookDue()
 	w.v.group.Go(func() error {
 		defer cancel()
@@ -253,8 +258,10 @@ func (w *worker) collect(ctx context.Context, r Request) {
 			answers <- answered{request: r, err: fmt.Errorf("no place for the round became free: %w", ctx.Err())}
 			return nil
 		}
+		looked := false
 		if look {
-			if found := w.look(ctx, id); found != nil {
+			var found *Registered
+			if found, looked = w.look(ctx, id); found != nil {
 				<-w.v.rounds
 				answers <- answered{request: r, found: found}
 				return nil
@@ -267,16 +274,32 @@ func (w *worker) collect(ctx context.Context, r Request) {
 			err = fmt.Errorf("the answer took longer than its nonce lives: %w", ctx.Err())
 		}
 		w.v.metrics.round(time.Since(begin), err)
-		answers <- answered{request: r, answer: answer, err: err, looked: look}
+		answers <- answered{request: r, answer: answer, err: err, looked: looked}
+		select {
+		case <-dropped:
+			discard(answers)
+		default:
+		}
 		return nil
 	})
 }
 
+// stopRound ends the round under way. Its answer is discarded, by whoever comes last: here, or where it was collected.
 func (w *worker) stopRound() {
 	if w.cancel != nil {
 		w.cancel()
+		close(w.dropped)
+		discard(w.answers)
 	}
-	w.asked, w.answers, w.cancel = nil, nil, nil
+	w.asked, w.answers, w.dropped, w.cancel = nil, nil, nil, nil
+}
+
+func discard(answers <-chan answered) {
+	select {
+	case a := <-answers:
+		a.drop()
+	default:
+	}
 }
 
 // obey carries out a person's act. A round under way is dropped: it was asked for by a state that no longer holds. On an error nothing
