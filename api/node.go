@@ -77,6 +77,9 @@ type Node struct {
 	KubernetesNode *KubernetesNode `json:"kubernetesNode,omitempty"`
 	// Assignment is what the owner of the node's policies decided beside the documents.
 	Assignment Assignment `json:"assignment"`
+	// IMAPolicy: the evidence of this boot shows that the kernel loaded an IMA policy that the documents approve. Another one beside it, or files
+	// measured before it, are failures (ImaPolicyNotApproved).
+	IMAPolicy bool `json:"imaPolicy,omitempty"`
 	// Coverage names what the verdict does not cover: CoverageContainerFilesIgnored.
 	Coverage []string `json:"coverage"`
 	// Readmission is set while a failed machine waits for a person's approval.

@@ -163,6 +163,7 @@ func TestContainerFiles(t *testing.T) {
 		f := newFleet(t, containersDocument(t))
 		f.cfg.ContainerIMAPolicies = []attest.Digest{attest.SHA256.Sum([]byte(containersPolicy))}
 		f.start()
+		served := &API{cfg: APIConfig{Verifier: f.v}, reports: newReports(func(attest.AgentID) bool { return true })}
 		b := f.enrol(node1, "base")
 		f.on(func() { b.measure(policy.PolicyPath, attest.SHA256.Sum([]byte(containersPolicy))) })
 		sleep(round)
@@ -173,11 +174,17 @@ func TestContainerFiles(t *testing.T) {
 			if n.State.Failures[0].ID != attest.ImaPolicyNotApproved || len(n.coverage()) != 0 {
 				t.Errorf("%q: failures %v, coverage %v", a.ContainerFiles, n.State.Failures, n.coverage())
 			}
+			if served.view(n).IMAPolicy {
+				t.Errorf("%q: the policy is shown as approved", a.ContainerFiles)
+			}
 		}
 		f.assign(node1, api.Assignment{ContainerFiles: api.ContainerFilesIgnore})
 		sleep(round)
 		if n := f.want(node1, attest.Trusted); !slices.Equal(n.coverage(), []string{api.CoverageContainerFilesIgnored}) {
 			t.Errorf("coverage %v", n.coverage())
+		}
+		if !served.view(f.node(node1)).IMAPolicy {
+			t.Error("the policy is not shown as approved")
 		}
 		f.on(func() { b.run("/usr/bin/evil", "") }) // what the host runs is judged all the same
 		sleep(round)

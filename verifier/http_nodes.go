@@ -31,7 +31,7 @@ func (a *API) view(n Node) api.Node {
 		Interval: a.cfg.Verifier.interval(n).Seconds(), Paused: s.Paused,
 		Registration: a.cfg.Verifier.Waiting(n.ID),
 		Assignment:   n.Assignment, Coverage: n.coverage(), Readmission: s.Readmission, Emulated: n.Enrolment.Emulated,
-		Cordoned: s.Cordoned, Muted: s.muteView(a.cfg.Verifier.cfg.Now(), a.cfg.Verifier.interval(n)),
+		IMAPolicy: s.Progress.IMAPolicy, Cordoned: s.Cordoned, Muted: s.muteView(a.cfg.Verifier.cfg.Now(), a.cfg.Verifier.interval(n)),
 		EndorsedBy: n.Enrolment.EndorsedBy, FirstUse: n.Enrolment.FirstUse, Endorsement: endorsementLabel(n.Enrolment), Enrolled: n.Enrolment.At,
 		TpmPresent: true, Address: n.Enrolment.Address, Port: n.Enrolment.Port, KeylimeState: s.KeylimeState(a.cfg.Verifier.cfg.Now(), a.cfg.Verifier.interval(n)), Heartbeat: a.reports.of(n.ID),
 	}

@@ -2,6 +2,8 @@ package nodes
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -181,19 +183,30 @@ func (s situation) imaPolicy() finding {
 			return no(string(f.ID), f.Detail)
 		}
 	}
-	for _, ref := range m.Appraised {
-		if ref.Kind == "Runtime" && (m.Verdict == attest.Trusted || m.Verdict == attest.Failed && m.QuoteBacked) {
-			return yes("ImaPolicyApproved", "the kernel loaded an approved IMA policy first")
+	// A list of failures that is full may leave out the one that is looked for.
+	judged := m.Verdict == attest.Trusted || m.Verdict == attest.Failed && m.QuoteBacked && len(m.Failures) < attest.MaxFailures
+	byRuntime := func(ref attest.PolicyRef) bool { return ref.Kind == "Runtime" }
+	if judged && m.IMAPolicy && slices.ContainsFunc(m.Appraised, byRuntime) {
+		return yes("ImaPolicyApproved", "the kernel loaded an approved IMA policy first")
+	}
+	if said := saidOfIMAPolicy(m); said != "" {
+		return unknown("ImaPolicyReported", "nothing of it is proven; the agent says: "+said)
+	}
+	return unknown("NotAppraised", "no Runtime document that says which IMA policies are good was judged by")
+}
+
+// saidOfIMAPolicy is what an agent says of its machine's policy and of the file that the next boot finds.
+func saidOfIMAPolicy(m *api.Node) string {
+	if m.Heartbeat == nil {
+		return ""
+	}
+	var said []string
+	for _, check := range m.Heartbeat.Preflight {
+		if check.Name == "ima-policy" && check.Status != api.PreflightOK || check.Name == "ima-policy-file" {
+			said = append(said, strings.TrimSpace(check.Detail+". "+check.Remedy))
 		}
 	}
-	if m.Heartbeat != nil {
-		for _, check := range m.Heartbeat.Preflight {
-			if check.Name == "ima-policy" && check.Status != api.PreflightOK {
-				return unknown("ImaPolicyReported", "not appraised; the agent says: "+check.Detail+" "+check.Remedy)
-			}
-		}
-	}
-	return unknown("NotAppraised", "no Runtime document applies, so the IMA policy is not judged")
+	return strings.Join(said, " ")
 }
 
 func names(refs []attest.PolicyRef) string {

@@ -1,6 +1,7 @@
 package nodes
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,7 +26,7 @@ func machine(t *testing.T, change func(*api.Node)) *api.Node {
 	t.Helper()
 	n := &api.Node{
 		ID: agentA, Verdict: attest.Trusted, Since: now.Add(-time.Hour), Failures: []attest.Failure{}, TpmPresent: true, EndorsedBy: "CN=Maker", Interval: 30,
-		LastAccepted: now.Add(-time.Second), Boot: "boot-1", KubernetesNode: &api.KubernetesNode{Name: "a", UID: "uid-of-x"},
+		LastAccepted: now.Add(-time.Second), Boot: "boot-1", IMAPolicy: true, KubernetesNode: &api.KubernetesNode{Name: "a", UID: "uid-of-x"},
 		Assigned:  []attest.PolicyRef{{Kind: "Boot", Name: "boot", Digest: digest(t, digestA)}, {Kind: "Runtime", Name: "host", Digest: digest(t, digestB)}},
 		Appraised: []attest.PolicyRef{{Kind: "Boot", Name: "boot", Digest: digest(t, digestA)}, {Kind: "Runtime", Name: "host", Digest: digest(t, digestB)}},
 	}
@@ -113,6 +114,19 @@ func TestConditions(t *testing.T) {
 			failed(n)
 			n.Failures = append(n.Failures, attest.Failure{ID: attest.ImaPolicyNotApproved})
 		}), map[string]string{"ImaPolicy": "False/ImaPolicyNotApproved", "Trusted": "False/FileDigestMismatch"}, []string{"VerdictFailed"}},
+		"no IMA policy shown":                    {with(func(n *api.Node) { n.IMAPolicy = false }), map[string]string{"ImaPolicy": "Unknown/NotAppraised", "Trusted": "True/Trusted"}, nil},
+		"an IMA policy, and no Runtime document": {with(func(n *api.Node) { n.Appraised = n.Appraised[:1] }), map[string]string{"ImaPolicy": "Unknown/NotAppraised"}, nil},
+		"failures that leave some out": {with(func(n *api.Node) {
+			failed(n)
+			n.Failures = slices.Repeat(n.Failures, attest.MaxFailures)
+		}), map[string]string{"ImaPolicy": "Unknown/NotAppraised"}, []string{"VerdictFailed"}},
+		"unauthenticated, with an IMA policy of before": {with(func(n *api.Node) {
+			n.Verdict, n.Failures = attest.Failed, []attest.Failure{{ID: attest.NonceMismatch}}
+		}), map[string]string{"ImaPolicy": "Unknown/NotAppraised"}, []string{"VerdictFailed"}},
+		"an IMA policy that is only said": {with(func(n *api.Node) {
+			n.IMAPolicy = false
+			n.Heartbeat = &api.AgentReport{Preflight: []api.PreflightCheck{{Name: "ima-policy-file", Status: api.PreflightOK, Detail: "the next boot finds it"}}}
+		}), map[string]string{"ImaPolicy": "Unknown/ImaPolicyReported"}, nil},
 		"first use": {with(func(n *api.Node) { n.FirstUse, n.EndorsedBy = true, "" }), map[string]string{"Endorsed": "False/FirstUse", "Trusted": "True/Trusted"}, nil},
 		"emulated":  {with(func(n *api.Node) { n.Emulated = true }), map[string]string{"Endorsed": "True/Emulated"}, nil},
 		"no TPM, Observe": {func(s *situation) {

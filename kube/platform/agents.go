@@ -20,6 +20,7 @@ const (
 	pathToken      = "/var/run/secrets/assay"
 	pathAgentState = "/var/lib/assay-agent"
 	pathSwtpm      = "/run/swtpm"
+	pathIMA        = "/etc/ima"
 	swtpmSocket    = pathSwtpm + "/tpm.sock"
 )
 
@@ -58,6 +59,11 @@ func (in input) forms() []form {
 		list = append(list, form{name: NameEmulated, emulated: true, required: in.spec.Agent.EmulatedNodeSelector})
 	}
 	return list
+}
+
+// installs reports whether agents of a form install an IMA policy: on nodes whose TPM the kernel extends.
+func (in input) installs(f form) bool {
+	return (f.tpm || f.privileged) && in.spec.Agent.IMAPolicy != "" && in.spec.Agent.IMAPolicy != v1alpha1.IMAPolicyNone
 }
 
 // affinity keeps real agents off the nodes with an emulated TPM.
@@ -141,6 +147,10 @@ func (in input) agentContainer(f form) corev1.Container {
 	} else {
 		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "bundles", MountPath: pathBundles, ReadOnly: true})
 	}
+	if in.installs(f) { // root owns the folder, so it takes no capability
+		c.Env = append(c.Env, corev1.EnvVar{Name: "ASSAY_IMAPOLICY_INSTALL", Value: in.spec.Agent.IMAPolicy})
+		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "ima", MountPath: pathIMA})
+	}
 	switch {
 	case f.tpm:
 		if c.Resources.Limits == nil {
@@ -171,6 +181,9 @@ func (in input) agentVolumes(f form) []corev1.Volume {
 		list = append(list, secretVolume("join", e.JoinTokenSecret))
 	} else {
 		list = append(list, configVolume("bundles", NameBundles))
+	}
+	if in.installs(f) {
+		list = append(list, hostVolume("ima", pathIMA, corev1.HostPathDirectoryOrCreate))
 	}
 	if f.emulated {
 		list = append(list, emptyVolume("swtpm"), hostVolume("swtpm-state", "/var/lib/assay-swtpm", corev1.HostPathDirectoryOrCreate), configVolume("swtpm-config", NameEmulated), secretVolume("swtpm-ca", SecretEmulated))

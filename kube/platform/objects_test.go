@@ -164,6 +164,51 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
+// TestIMAPolicy: agents beside a real TPM install the policy in the host's folder, with no further capability; no other pod sees that folder.
+func TestIMAPolicy(t *testing.T) {
+	for name, row := range map[string]struct {
+		change func(*v1alpha1.PlatformSpec)
+		want   string // the DaemonSet that installs
+	}{
+		"absent":     {emulated, ""},
+		"none":       {func(s *v1alpha1.PlatformSpec) { s.Agent.IMAPolicy = v1alpha1.IMAPolicyNone }, ""},
+		"hardened":   {func(s *v1alpha1.PlatformSpec) { emulated(s); s.Agent.IMAPolicy = "Host" }, NameAgent},
+		"privileged": {func(s *v1alpha1.PlatformSpec) { s.Agent.Form, s.Agent.IMAPolicy = v1alpha1.FormPrivileged, "Host" }, NamePrivileged},
+	} {
+		for daemon, pod := range pods(plain(row.change).objects()) {
+			for _, c := range pod.Containers {
+				target := agent.DefaultConfig()
+				for _, v := range c.Env {
+					if v.Name == "ASSAY_IMAPOLICY_INSTALL" {
+						load(t, name, "server: a\nca: /ca\nimaPolicy: {install: "+v.Value+"}\n", &target)
+					}
+				}
+				var mounts, volumes []string
+				for _, m := range c.VolumeMounts {
+					if m.Name == "ima" && !m.ReadOnly {
+						mounts = append(mounts, m.MountPath)
+					}
+				}
+				for _, v := range pod.Volumes {
+					if v.HostPath != nil && v.Name == "ima" {
+						volumes = append(volumes, v.HostPath.Path)
+					}
+				}
+				want, folder := "None", []string(nil)
+				if daemon == row.want {
+					want, folder = "Host", []string{filepath.Dir(target.IMAPolicy.Path)}
+				}
+				if target.IMAPolicy.Install != want || !cmp.Equal(mounts, folder) || !cmp.Equal(volumes, folder) {
+					t.Errorf("%s: %s installs %s, mounts %v of %v; want %s in %v", name, daemon, target.IMAPolicy.Install, mounts, volumes, want, folder)
+				}
+				if daemon == NameAgent && !cmp.Equal(c.SecurityContext.Capabilities.Add, agentCapabilities()) {
+					t.Errorf("%s: capabilities %v", name, c.SecurityContext.Capabilities.Add)
+				}
+			}
+		}
+	}
+}
+
 // TestContact: every form of the agent tells the server the same field of its pod.
 func TestContact(t *testing.T) {
 	byName := func(s *v1alpha1.PlatformSpec) {

@@ -11,7 +11,7 @@ import (
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
-// +kubebuilder:metadata:annotations="integrity.assay.dev/revision=2"
+// +kubebuilder:metadata:annotations="integrity.assay.dev/revision=3"
 // +kubebuilder:resource:scope=Cluster,shortName=atp
 // +kubebuilder:validation:XValidation:rule="self.metadata.name == 'cluster'",message="the name of the AttestationPlatform is cluster"
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
@@ -289,6 +289,12 @@ type AgentSpec struct {
 	// +kubebuilder:validation:MaxLength=317
 	// +optional
 	TPMLabel *string `json:"tpmLabel,omitempty"`
+	// IMAPolicy is the IMA policy that agents install as /etc/ima/ima-policy for the next boot of nodes with a TPM: None touches nothing, Host
+	// measures every program, Containers leaves out those in containers. A file that is none of Assay's stays. The node's init has to load it.
+	// +kubebuilder:validation:Enum=None;Host;Containers
+	// +kubebuilder:default=None
+	// +optional
+	IMAPolicy string `json:"imaPolicy,omitempty"`
 	// HostNetwork lets agents answer on the node's own address instead of the pod's; a server outside the cluster needs it.
 	// +optional
 	HostNetwork bool `json:"hostNetwork,omitempty"`
@@ -302,7 +308,7 @@ type AgentSpec struct {
 	Placement `json:",inline"`
 }
 
-// The forms of agents, of their TPM, and of how they are reached.
+// The forms of agents, of their TPM, of how they are reached, and what they install.
 const (
 	FormHardened    = "Hardened"
 	FormPrivileged  = "Privileged"
@@ -310,6 +316,7 @@ const (
 	TPMEmulated     = "Emulated"
 	ContactAddress  = "Address"
 	ContactNodeName = "NodeName"
+	IMAPolicyNone   = "None"
 )
 
 // PlatformStatus is what was found.

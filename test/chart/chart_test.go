@@ -69,7 +69,7 @@ func variants() []variant {
 		set("default"),
 		set("external", "server.external.address=attest.example:8443", "server.external.joinTokenSecret=assay-join-token", "server.external.operatorSecret=assay-operator-cert", "agent.hostNetwork=true", "agent.contact=NodeName", "reactionsSuspended=true"),
 		set("emulated", "agent.tpm=Emulated", "agent.emulatedNodeSelector.lab=laptop"),
-		set("privileged", "agent.form=Privileged", "operator.replicas=2", "operator.priorityClassName=system-cluster-critical", "images.pullSecrets={pull}", "images.agent=registry.example/assay/assay-agent@sha256:"+strings.Repeat("0", 64)),
+		set("privileged", "agent.form=Privileged", "agent.imaPolicy=Containers", "operator.replicas=2", "operator.priorityClassName=system-cluster-critical", "images.pullSecrets={pull}", "images.agent=registry.example/assay/assay-agent@sha256:"+strings.Repeat("0", 64)),
 		set("certmanager", "certificates.source=CertManager", "certificates.certManager.servers.name=a", "certificates.certManager.clients.name=b", "certificates.certManager.clients.kind=ClusterIssuer", "cleanup.enabled=false", "server.service.type=NodePort", "server.service.nodePorts.api=30443", "server.storage.className=fast"),
 		openshift,
 	}
@@ -139,6 +139,7 @@ func TestRefusedValues(t *testing.T) {
 		{"agent.tpm=Virtual", "at '/agent/tpm': value must be one of 'Device', 'Emulated'"},
 		{"agent.deviceShares=0", "at '/agent/deviceShares': minimum: got 0, want 1"},
 		{"agent.hostNetwork=ja", "at '/agent/hostNetwork': got string, want boolean"},
+		{"agent.imaPolicy=tcb", "at '/agent/imaPolicy': value must be one of 'None', 'Host', 'Containers'"},
 		{"agent.contact=DNS", "at '/agent/contact': value must be one of 'Address', 'NodeName'"},
 		{"agent.contact=NodeName", "agent.contact is NodeName and agent.hostNetwork is false"},
 		{"agent.resources.limits.memory=lots", "at '/agent/resources/limits/memory': 'lots' does not match pattern"},

@@ -49,6 +49,8 @@ func TestCRDs(t *testing.T) {
 		"emulated everywhere":        {"AttestationPlatform", "cluster", "agent: {tpm: Emulated}", "emulatedNodeSelector"},
 		"reached by name":            {"AttestationPlatform", "cluster", "agent: {hostNetwork: true, contact: NodeName}", ""},
 		"pods reached by name":       {"AttestationPlatform", "cluster", "agent: {contact: NodeName}", "hostNetwork"},
+		"an IMA policy":              {"AttestationPlatform", "cluster", "agent: {imaPolicy: Containers}", ""},
+		"an IMA policy of words":     {"AttestationPlatform", "cluster", "agent: {imaPolicy: tcb}", "imaPolicy"},
 		"issuers":                    {"AttestationPlatform", "cluster", "certificates: {source: CertManager, certManager: {servers: {name: a}, clients: {name: b}}}", ""},
 		"one issuer for both":        {"AttestationPlatform", "cluster", "certificates: {source: CertManager, certManager: {servers: {name: a}, clients: {name: a}}}", "separate issuers"},
 		"no issuers":                 {"AttestationPlatform", "cluster", "certificates: {source: CertManager}", "certManager"},
