@@ -65,12 +65,20 @@ func TestBigAnswersWaitForAPlace(t *testing.T) {
 
 // An answer that trickles loses its place: the agent's round ends in silence long before its nonce does.
 func TestBigAnswersThatTrickle(t *testing.T) {
+	t.Run("a byte now and then", func(t *testing.T) { slowAnswer(t, true) })
+	t.Run("nothing any more", func(t *testing.T) { slowAnswer(t, false) })
+}
+
+func slowAnswer(t *testing.T, trickles bool) {
 	a, p := newPullAgent(t), newPull(t)
 	p.grace = 300 * time.Millisecond
 	a.mu.Lock()
 	a.quote = func(w http.ResponseWriter, r *http.Request) {
 		if _, err := w.Write([]byte(`{"code":200,"status":"Success","results":{"x":"` + strings.Repeat("a", freeAnswerBytes))); err != nil {
 			return
+		}
+		if !trickles && http.NewResponseController(w).Flush() == nil {
+			<-r.Context().Done()
 		}
 		for r.Context().Err() == nil {
 			if _, err := w.Write([]byte("a")); err != nil || http.NewResponseController(w).Flush() != nil {

@@ -59,7 +59,7 @@ type State struct {
 	Replaced bool         `json:"replaced,omitempty"`
 	Before   *quote.Clock `json:"before,omitempty"`
 
-	// Enrolled is when the machine started, or last took another AK: the reference for Stale before the first round.
+	// Enrolled is when the machine started: the reference for Stale before the first accepted quote, of whatever AK.
 	Enrolled     time.Time `json:"enrolled"`
 	LastAccepted time.Time `json:"lastAccepted,omitzero"`
 	LastTried    time.Time `json:"lastTried,omitzero"`
@@ -97,6 +97,9 @@ const (
 	staleLeast     = 2 * time.Minute
 )
 
+// clockSkew is by how much an accepted quote may seem to lie in the future: replicas, and a clock that is corrected a little.
+const clockSkew = time.Minute
+
 // StaleAfter returns how long a verdict stands without accepted evidence.
 func StaleAfter(interval time.Duration) time.Duration {
 	return max(staleIntervals*interval, staleLeast)
@@ -121,6 +124,8 @@ func (s State) Read(now time.Time, interval time.Duration) attest.Verdict {
 	case verdict == attest.Failed:
 		return attest.Failed
 	case now.Sub(fresh) > StaleAfter(interval) && !s.muted(now):
+		return attest.Stale
+	case fresh.Sub(now) > clockSkew: // the clock was set back: how old the evidence is, nobody knows, and a verdict would stand until then
 		return attest.Stale
 	}
 	return verdict
@@ -244,7 +249,7 @@ func Step(s State, who Subject, event Event) (State, []Action) {
 			cause = causeCordon
 		}
 	case Reimaged:
-		s, actions = s.reimaged(e)
+		s, actions = s.reimaged()
 		cause, detail = causeReimage, fmt.Sprintf("attestation key %x gave way to %x", e.Old, e.New)
 	}
 	return s.record(before, who, transitionOf{now: event.at(), cause: cause, detail: detail}, actions)

@@ -1,8 +1,6 @@
 package verifier
 
 import (
-	"time"
-
 	"github.com/assay-project/assay/appraisal"
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/evidence/ima"
@@ -18,7 +16,7 @@ import (
 // of the EK: the counters of a key of the owner's hierarchy have an offset that depends on the key, so that one only makes keys until it
 // fits (TPM 2.0 Part 1, "Attestation Data"). A quote names its signer with the whole way from its hierarchy, which is the proof. Where it is
 // missing, and after TPM2_Clear, which sets the counters to zero, the next boot of the new AK or a person's reattest is needed.
-func (s State) reimaged(e Reimaged) (State, []Action) {
+func (s State) reimaged() (State, []Action) {
 	if s.Clock != nil {
 		s.Before = nil
 		if s.Comparable {
@@ -30,8 +28,8 @@ func (s State) reimaged(e Reimaged) (State, []Action) {
 	s.Boot, s.TransportKey = "", ""
 	s.Again, s.Rejudge, s.Silence, s.Trouble = false, s.Rejudge && s.failedByQuote(), 0, nil
 	if !s.failedByQuote() {
+		// Stale goes on being counted from the last accepted quote: a machine that takes new keys without end is silent.
 		s.Verdict, s.QuoteBacked, s.Failures, s.Policies = attest.Pending, false, nil, nil
-		s.Enrolled, s.LastAccepted = e.Now, time.Time{}
 	}
 	return s, []Action{Schedule{}}
 }
