@@ -281,6 +281,9 @@ func readOptional(path, key string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w (key %s)", err, key)
 	}
+	if len(text) == 0 {
+		return nil, fmt.Errorf("%s is empty (key %s)", path, key)
+	}
 	return text, nil
 }
 

@@ -148,14 +148,18 @@ func TestConfigSecrets(t *testing.T) {
 	if string(got.serverCA) != "CA" || string(got.clientCA) != "CLIENTS" || got.token.String() != token.String() {
 		t.Errorf("secrets %+v", got)
 	}
-	for key, config := range map[string]Config{
-		"ca":            {CA: filepath.Join(dir, "none")},
-		"clientCA":      {ClientCA: filepath.Join(dir, "none")},
-		"joinTokenFile": {JoinTokenFile: file("bad", "assay1.no")},
-		"joinToken":     {JoinToken: conf.Secret("assay1.no")},
+	empty := file("empty", "") // what follows would take it for a key that is not set
+	for want, config := range map[string]Config{
+		"no such file or directory (key ca)":       {CA: filepath.Join(dir, "none")},
+		"no such file or directory (key clientCA)": {ClientCA: filepath.Join(dir, "none")},
+		"key joinTokenFile: ":                      {JoinTokenFile: file("bad", "assay1.no")},
+		"key joinToken: ":                          {JoinToken: conf.Secret("assay1.no")},
+		"empty is empty (key ca)":                  {CA: empty},
+		"empty is empty (key clientCA)":            {ClientCA: empty},
+		"empty is empty (key joinTokenFile)":       {JoinTokenFile: empty},
 	} {
-		if _, err := config.readSecrets(); err == nil || !strings.Contains(err.Error(), "key "+key) {
-			t.Errorf("error %v, want one that names the key %s", err, key)
+		if _, err := config.readSecrets(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
 		}
 	}
 }
