@@ -65,6 +65,10 @@ type State struct {
 	LastTried    time.Time `json:"lastTried,omitzero"`
 	Accepted     uint64    `json:"accepted"`
 	Refused      uint64    `json:"refused"`
+	// Flaps counts the failures without a quote that began within a day, FlappedAt is when the last of them did, LastRefused when an answer was last refused.
+	Flaps       int       `json:"flaps,omitempty"`
+	FlappedAt   time.Time `json:"flappedAt,omitzero"`
+	LastRefused time.Time `json:"lastRefused,omitzero"`
 	// Silence counts the rounds without an answer since the last answer, Trouble is why the last round was not accepted.
 	Silence int             `json:"silence,omitempty"`
 	Trouble *attest.Failure `json:"trouble,omitempty"`
@@ -361,8 +365,9 @@ func (s State) answered(who Subject, e Answered) (State, []Action, string) {
 	if !j.accepted {
 		s.Refused++
 		s.Trouble = &j.failures[0]
+		s.LastRefused = e.Now
 		if j.keep.Quote == nil {
-			return s.refuse(j), actions, "round"
+			return s.refuse(j, e.Now), actions, "round"
 		}
 		return s.judged(who.Terms, j, e.Now), append(actions, j.keep), "round"
 	}
@@ -380,15 +385,19 @@ func (s State) answered(who Subject, e Answered) (State, []Action, string) {
 	s.Accepted++
 	// A list that does not lead to the quote is asked for from its start: a whole one may tell why.
 	s.Again, s.Trouble, s.LastAccepted = j.listBroken, nil, e.Now
-	s = s.advance(j, e.Now).judged(who.Terms, j, e.Now)
+	before := s
+	s = s.advance(j, e.Now).judged(who.Terms, j, e.Now).held(before, e.Now)
 	s.Reattest, s.Rejudge = false, false
 	return s.unendorsed(who), append(actions, j.keep), cause
 }
 
 // refuse sets Failed of class Unauthenticated, which never displaces a quote-backed Failed.
-func (s State) refuse(j judgement) State {
+func (s State) refuse(j judgement, now time.Time) State {
 	if s.failedByQuote() {
 		return s
+	}
+	if s.Verdict != attest.Failed {
+		s = s.flapped(now)
 	}
 	s.Verdict, s.QuoteBacked, s.Failures, s.Policies = attest.Failed, false, j.failures, nil
 	return s
