@@ -80,10 +80,19 @@ func (w *world) kubeletCredentials() {
 	})
 }
 
+// agent is vm1's: the hash of its TPM's endorsement key, which stays.
+func (w *world) agent() attest.AgentID {
+	w.Helper()
+	if w.vm1 == "" {
+		w.vm1 = attest.AgentID(w.report("vm1").Status.Agent)
+	}
+	return w.vm1
+}
+
 // history is what vm1's verdict was since a transition, as "From -> To (cause)".
 func (w *world) history(after uint64) (lines []string, last uint64) {
 	w.Helper()
-	results, err := w.api.Results(w.ctx, attest.AgentID(w.report("vm1").Status.Agent))
+	results, err := w.api.Results(w.ctx, w.agent())
 	w.must(err)
 	for _, t := range results {
 		if t.Seq > after {
@@ -97,7 +106,7 @@ func (w *world) history(after uint64) (lines []string, last uint64) {
 // rounds waits until vm1 has been accepted a few times more.
 func (w *world) rounds() {
 	w.Helper()
-	id := attest.AgentID(w.report("vm1").Status.Agent)
+	id := w.agent()
 	before, err := w.api.Node(w.ctx, id)
 	w.must(err)
 	w.eventually("rounds of vm1 go on", slow, func() string {
@@ -133,7 +142,7 @@ func (w *world) lifecycle() {
 		}, nil},
 		{"uncordon", func() { w.kubectl("uncordon", "vm1") }, nil},
 		{"server pod killed", w.serverKilled, nil},
-		{"API server restarted", func() { w.must(w.cluster.Node("node1").Restart(w.ctx, cluster.APIServer)) }, nil},
+		{"API server restarted", w.apiServerRestarted, nil},
 		{"certificates rotated", w.rotated, nil},
 		{"operator killed in mid-reaction", w.operatorKilled, []string{"Trusted -> Failed (round)"}},
 		{"restored and rebooted", w.restored, []string{"Failed -> Trusted (reboot)"}},
@@ -150,10 +159,34 @@ func (w *world) lifecycle() {
 	}
 }
 
+func (w *world) apiServerRestarted() {
+	w.Helper()
+	w.must(w.cluster.Node("node1").Restart(w.ctx, cluster.APIServer))
+	w.eventually("the API server answers again", slow, func() string {
+		if err := w.object(group+"nodereports/vm1", new(v1alpha1.NodeReport)); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+}
+
 func (w *world) serverKilled() {
 	w.Helper()
+	type pod struct {
+		Metadata struct{ UID string }
+		Status   struct{ ContainerStatuses []struct{ Ready bool } }
+	}
+	var before pod
+	w.must(w.object("/api/v1/namespaces/"+namespace+"/pods/assay-server-0", &before))
 	w.kubectl("delete", "pod", "-n", namespace, "assay-server-0", "--force", "--grace-period=0")
-	w.eventually("the server answers again", slow, func() string {
+	w.eventually("another server answers", slow, func() string {
+		var now pod
+		if err := w.object("/api/v1/namespaces/"+namespace+"/pods/assay-server-0", &now); err != nil {
+			return err.Error()
+		}
+		if now.Metadata.UID == before.Metadata.UID || len(now.Status.ContainerStatuses) == 0 || !now.Status.ContainerStatuses[0].Ready {
+			return "its pod is not ready"
+		}
 		if _, err := w.api.Server(w.ctx); err != nil {
 			return err.Error()
 		}

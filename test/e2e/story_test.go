@@ -215,9 +215,12 @@ func (w *world) enforced() {
 		}
 		return ""
 	})
-	if got := w.node("vm1").Metadata.Labels[v1alpha1.LabelVerdict]; got != "Failed" {
-		w.Errorf("the verdict's label is %q", got)
-	}
+	w.eventually("vm1 is labelled Failed", time.Minute, func() string {
+		if got := w.node("vm1").Metadata.Labels[v1alpha1.LabelVerdict]; got != "Failed" {
+			return fmt.Sprintf("the verdict's label is %q", got)
+		}
+		return ""
+	})
 	w.untouched("node1", "node2")
 }
 

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/client"
 	"github.com/assay-project/assay/deploy/ima"
 	"github.com/assay-project/assay/internal/need"
@@ -47,7 +48,9 @@ type world struct {
 	// home holds credentials and documents; it goes with the test.
 	home string
 	// tag is the images'.
-	tag   string
+	tag string
+	// vm1 is the id of vm1's agent.
+	vm1   attest.AgentID
 	start time.Time
 }
 
