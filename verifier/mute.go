@@ -44,9 +44,10 @@ func (s State) cordoned(who Subject, e Cordoned) (State, []Action) {
 	return s, []Action{Schedule{}}
 }
 
-// muted reports whether the node's cordon keeps its silence from being shown.
+// muted reports whether the node's cordon keeps its silence from being shown. A quote that was accepted before the mute counts from shows
+// that the clock was set back, and the mute would last until the clock is there again.
 func (s State) muted(now time.Time) bool {
-	return s.Muted && now.Before(s.MutedFrom.Add(muteLimit))
+	return s.Muted && now.Before(s.MutedFrom.Add(muteLimit)) && !s.LastAccepted.Before(s.MutedFrom)
 }
 
 // muteView tells people of a mute that is in force; nil for none.

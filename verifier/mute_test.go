@@ -158,3 +158,24 @@ func TestMuteView(t *testing.T) {
 		}
 	}
 }
+
+// A clock that is set back does not make a mute longer.
+func TestMuteUnderAClockThatIsSetBack(t *testing.T) {
+	for name, row := range map[string]struct {
+		back time.Duration
+		want attest.Verdict
+	}{"by a day": {24 * time.Hour, attest.Stale}, "not at all": {0, attest.Trusted}} {
+		w := newWorld(t, document(t, "base", "/usr/bin/a"))
+		w.round(nil)
+		w.step(Cordoned{Now: w.now, On: true})
+		w.now = w.now.Add(-row.back) // the server's alone: the TPM's goes on
+		w.round(nil)
+		if w.verdict() != attest.Trusted || w.state.Accepted != 2 {
+			t.Fatalf("%s: %s after a round, %v", name, w.verdict(), w.state.Failures)
+		}
+		w.pass(3 * time.Minute)
+		if got := w.verdict(); got != row.want {
+			t.Errorf("%s: %s after 3 minutes of silence, want %s", name, got, row.want)
+		}
+	}
+}
