@@ -72,6 +72,8 @@ type Reaction struct {
 	// ClaimedBy is the operator that works on it, until the lease ends.
 	ClaimedBy string    `json:"claimedBy,omitempty"`
 	Lease     time.Time `json:"lease,omitzero"`
+	// Claim counts the claims; a report says to which it belongs.
+	Claim uint64 `json:"claim,omitempty"`
 	// Detail is why it waits, or what the operator reported.
 	Detail string `json:"detail,omitempty"`
 }
@@ -89,6 +91,8 @@ const MaxDetailBytes = 1 << 10
 
 // ReactionReport is what the operator says of a reaction that it claimed.
 type ReactionReport struct {
+	// Claim is that of the claimed reaction as the server answered it: of two programs with one certificate, the one whose lease ran out is not heard.
+	Claim uint64 `json:"claim"`
 	// Done: applied, or undone where it was claimed for lifting. Otherwise it is tried again later.
 	Done   bool   `json:"done"`
 	Detail string `json:"detail,omitempty"`

@@ -47,6 +47,7 @@ func Claim(b Book, by By, current Current) (Row, error) {
 		r.Attempts++
 	}
 	r.State, r.ClaimedBy, r.Lease = api.ReactionClaimed, by.Name, by.Now.Add(Lease)
+	r.Claim++
 	return put(b, r, by.Now)
 }
 
@@ -119,6 +120,8 @@ func Report(b Book, by By, report api.ReactionReport, current Current) (Row, err
 		return Row{}, r.refuse("is %s, not claimed", r.State)
 	case r.ClaimedBy != by.Name:
 		return Row{}, r.refuse("is claimed by %s, not by %s", r.ClaimedBy, by.Name)
+	case r.Claim != report.Claim: // by an instance of the same name whose claim ran out
+		return Row{}, r.refuse("is at its claim %d, and the report is of claim %d", r.Claim, report.Claim)
 	}
 	r.ClaimedBy, r.Lease, r.Detail = "", time.Time{}, report.Detail
 	switch {

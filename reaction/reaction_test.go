@@ -25,12 +25,14 @@ type story struct {
 	t     testing.TB
 	book  *reactiontest.Book
 	wants map[attest.AgentID]*reaction.Want
-	now   time.Time
+	// claims are the numbers that each operator's claims of a row got; the key is both.
+	claims map[string][]uint64
+	now    time.Time
 }
 
 func newStory(t testing.TB) *story {
 	return &story{
-		t: t, wants: map[attest.AgentID]*reaction.Want{}, now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC),
+		t: t, wants: map[attest.AgentID]*reaction.Want{}, claims: map[string][]uint64{}, now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC),
 		book: &reactiontest.Book{Identities: map[attest.AgentID]api.KubernetesNode{"n1": {Name: "worker-1", UID: "u1"}}},
 	}
 }
@@ -90,9 +92,19 @@ func (s *story) tell(line string) error {
 		name := s.book.Identities[node].Name + "x"
 		s.book.Identities[node] = api.KubernetesNode{Name: name, UID: name}
 	case "claim":
-		return s.tx(func(b *reactiontest.Book) error { _, err := reaction.Claim(b, by, s.current); return err })
-	case "done", "broke":
-		report := api.ReactionReport{Done: f[0] == "done", Detail: f[0]}
+		return s.tx(func(b *reactiontest.Book) error {
+			row, err := reaction.Claim(b, by, s.current)
+			if err == nil {
+				s.claims[f[1]+f[2]] = append(s.claims[f[1]+f[2]], row.Claim)
+			}
+			return err
+		})
+	case "done", "broke", "late": // late: by the operator's instance that claimed before
+		claims := append([]uint64{0, 0}, s.claims[f[1]+f[2]]...)
+		report := api.ReactionReport{Claim: claims[len(claims)-1], Done: f[0] != "broke", Detail: f[0]}
+		if f[0] == "late" {
+			report.Claim = claims[len(claims)-2]
+		}
 		return s.tx(func(b *reactiontest.Book) error { _, err := reaction.Report(b, by, report, s.current); return err })
 	case "suspend", "resume":
 		return s.tx(func(b *reactiontest.Book) error {
@@ -268,11 +280,11 @@ func TestEveryFailureOfTheStoreIsTold(t *testing.T) {
 			return err
 		}},
 		"report": {s, func(b reaction.Book) error {
-			_, err := reaction.Report(b, by, api.ReactionReport{Done: true}, s.current)
+			_, err := reaction.Report(b, by, api.ReactionReport{Claim: 1, Done: true}, s.current)
 			return err
 		}},
 		"lifted": {lifting, func(b reaction.Book) error {
-			_, err := reaction.Report(b, by, api.ReactionReport{Done: true}, lifting.current)
+			_, err := reaction.Report(b, by, api.ReactionReport{Claim: lifting.claims["1op"][1], Done: true}, lifting.current)
 			return err
 		}},
 	} {

@@ -252,7 +252,8 @@ func TestReactionsOverTheAPI(t *testing.T) {
 	}
 	refusals(409, "claimed by some operator until", operator, call{method: "POST", path: api.PathReactions + "/1/claim"})
 	refusals(400, "detail: want at most", operator, call{method: "POST", path: api.PathReactions + "/1/report", body: `{"done":true,"detail":"\u001b[2J"}`})
-	s.into(operator, call{method: "POST", path: api.PathReactions + "/1/report", body: `{"done":true,"detail":"tainted"}`}, &r)
+	refusals(409, "the report is of claim 0", operator, call{method: "POST", path: api.PathReactions + "/1/report", body: `{"done":true}`})
+	s.into(operator, call{method: "POST", path: api.PathReactions + "/1/report", body: `{"claim":1,"done":true,"detail":"tainted"}`}, &r)
 	if r.State != api.ReactionApplied || r.Detail != "tainted" {
 		t.Errorf("reported %+v", r)
 	}

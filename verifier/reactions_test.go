@@ -55,10 +55,11 @@ func (f *fleet) wantReactions(when string, want ...string) {
 // act claims a row and reports it done.
 func (f *fleet) act(id uint64) {
 	f.t.Helper()
-	if _, err := f.v.ClaimReaction(f.t.Context(), id, operatorName); err != nil {
+	claimed, err := f.v.ClaimReaction(f.t.Context(), id, operatorName)
+	if err != nil {
 		f.t.Fatal(err)
 	}
-	if _, err := f.v.ReportReaction(f.t.Context(), reaction.By{ID: id, Name: operatorName}, api.ReactionReport{Done: true}); err != nil {
+	if _, err := f.v.ReportReaction(f.t.Context(), reaction.By{ID: id, Name: operatorName}, api.ReactionReport{Claim: claimed.Claim, Done: true}); err != nil {
 		f.t.Fatal(err)
 	}
 }

@@ -40,7 +40,7 @@ func (r *Reconciler) react(ctx context.Context, s situation, report *v1alpha1.No
 	} else {
 		detail, err = r.carryOut(ctx, s, server, report)
 	}
-	told := api.ReactionReport{Done: err == nil, Detail: printable(detail, maxMessageBytes)}
+	told := api.ReactionReport{Claim: held.Claim, Done: err == nil, Detail: printable(detail, maxMessageBytes)}
 	if err != nil {
 		told.Detail = printable(err.Error(), maxMessageBytes)
 		r.Metrics.reactions.WithLabelValues("failed").Inc()
@@ -151,7 +151,7 @@ func (r *Reconciler) gone(ctx context.Context, name string) (ctrl.Result, error)
 	} else if err != nil {
 		return ctrl.Result{}, fmt.Errorf("claim reaction %d: %w", seen.reaction.ID, err)
 	}
-	_, err = server.ReportReaction(ctx, held.ID, api.ReactionReport{Done: true, Detail: "Node " + name + " does not exist; there is nothing to touch"})
+	_, err = server.ReportReaction(ctx, held.ID, api.ReactionReport{Claim: held.Claim, Done: true, Detail: "Node " + name + " does not exist; there is nothing to touch"})
 	return ctrl.Result{}, err
 }
 
