@@ -3,6 +3,7 @@ package verifier
 import (
 	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -118,5 +119,44 @@ func TestVendorRoots(t *testing.T) {
 	expect("a is gone, and not bundled again", b)
 	if err := v.RemoveRoot(ctx, own.Fingerprint); !errors.Is(err, ErrNotFound) {
 		t.Errorf("remove what is not there: %v", err)
+	}
+}
+
+// An operator adds roots of emulators, but marks none that machines are endorsed by: all of those would fail.
+func TestOperatorMarksNoVendorAsEmulated(t *testing.T) {
+	s := newSite(t)
+	bundled, free := newMaker(t, time.Now()), newMaker(t, time.Now())
+	vendors := NewVendorRoots(s.store, s.store, []Root{{Fingerprint: bundled.fingerprint, Subject: "CN=Maker", PEM: bundled.pem(), Origin: OriginBundled}}, time.Now)
+	s.api.cfg.Roots = vendors
+	add := func(role mtls.Role, text []byte) (int, string) {
+		path := api.PathEndorsements + "?" + url.Values{"emulated": {"true"}}.Encode()
+		status, body := s.do(s.as(role), call{method: "POST", path: path, body: string(text), kind: "application/octet-stream"})
+		return status, string(body)
+	}
+	is := func() (emulated bool) {
+		t.Helper()
+		roots, err := vendors.Roots(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range roots {
+			emulated = emulated || r.Fingerprint == bundled.fingerprint && r.Emulated
+		}
+		return emulated
+	}
+	both := append(free.pem(), bundled.pem()...)
+	if status, body := add(mtls.Operator, both); status != http.StatusForbidden || !strings.Contains(body, "is accepted as a root of vendors") || is() {
+		t.Errorf("an operator: %d %s", status, body)
+	}
+	if roots, err := s.store.Roots(t.Context()); err != nil || len(roots) != 0 {
+		t.Errorf("of a file that is refused %d roots are stored, %v", len(roots), err)
+	}
+	for range 2 { // what an operator marked before, it may add again
+		if status, body := add(mtls.Operator, free.pem()); status != http.StatusCreated {
+			t.Errorf("a root of nobody's: %d %s", status, body)
+		}
+	}
+	if status, body := add(mtls.Administrator, bundled.pem()); status != http.StatusCreated || !is() {
+		t.Errorf("an administrator: %d %s", status, body)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
@@ -17,6 +18,7 @@ import (
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/endorsement"
 	"github.com/assay-project/assay/internal/httpjson"
+	"github.com/assay-project/assay/internal/mtls"
 	"github.com/assay-project/assay/policy"
 )
 
@@ -133,6 +135,11 @@ func (a *API) addRoots(w http.ResponseWriter, r *http.Request, c caller) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
+	if emulated && c.role != mtls.Administrator {
+		if err := a.refuseVendors(r.Context(), certificates, c); err != nil {
+			return err
+		}
+	}
 	answer := api.RootsAdded{Added: []api.Root{}}
 	for _, cert := range certificates {
 		root := Root{
@@ -147,6 +154,22 @@ func (a *API) addRoots(w http.ResponseWriter, r *http.Request, c caller) error {
 		answer.Added = append(answer.Added, rootView(root))
 	}
 	httpjson.Write(w, http.StatusCreated, answer)
+	return nil
+}
+
+// refuseVendors keeps whoever may add roots of emulators from marking one as that by which machines are endorsed: all of them would fail.
+func (a *API) refuseVendors(ctx context.Context, certificates []*x509.Certificate, c caller) error {
+	accepted, err := a.cfg.Roots.Roots(ctx)
+	if err != nil {
+		return err
+	}
+	for _, cert := range certificates {
+		fingerprint := attest.SHA256.Sum(cert.Raw)
+		if slices.ContainsFunc(accepted, func(r Root) bool { return r.Fingerprint == fingerprint && !r.Emulated }) {
+			return fmt.Errorf("%w: %.200q (%s) is accepted as a root of vendors; %s is %s, and only role %s says that it endorses emulators",
+				errForbidden, cert.Subject, fingerprint, c.name, c.role, mtls.Administrator)
+		}
+	}
 	return nil
 }
 

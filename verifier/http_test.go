@@ -40,6 +40,7 @@ type site struct {
 	authority *mtls.Authority
 	store     *MemoryStore
 	verifier  *Verifier
+	api       *API
 	agents    map[attest.AgentID]Registered
 	boxes     map[string]*box
 	now       atomic.Pointer[time.Time] // nil for the system's
@@ -141,7 +142,7 @@ func newSite(t *testing.T) *site {
 	for !s.verifier.Running() {
 		time.Sleep(time.Millisecond)
 	}
-	handler := NewAPI(APIConfig{
+	s.api = NewAPI(APIConfig{
 		Verifier: s.verifier, Evidence: s.store, Policies: s.store, Roots: s.store, Tokens: s.store, Registrar: s, Pending: s, Bindings: s.store, Keys: s.store,
 		Redeem: s.redeem, Now: s.clock, Log: slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Issue: func(context.Context, api.CertificateRequest) (api.Certificate, error) {
@@ -149,7 +150,7 @@ func newSite(t *testing.T) *site {
 		},
 		Clients: clients, Pin: authority.Pin, Bootstrap: func() api.Bootstrap { return api.Bootstrap{RegistrarPort: 8891} }, AllowFirstUse: true, Version: "test",
 	})
-	server := httptest.NewUnstartedServer(handler)
+	server := httptest.NewUnstartedServer(s.api)
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	startTLS(t, server, s.issue(mtls.Request{Role: mtls.Server, Name: "server", Hosts: []string{"127.0.0.1"}}))
 	s.url = server.URL
