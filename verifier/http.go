@@ -76,6 +76,7 @@ type API struct {
 	claims    *claims
 	reports   *reports
 	presences *presences
+	streams   *streams
 	mux       *http.ServeMux
 	guarded   http.Handler
 }
@@ -153,7 +154,7 @@ func NewAPI(cfg APIConfig) *API {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &API{cfg: cfg, sessions: newSessions(cfg.Now), presences: newPresences(cfg.Now), mux: http.NewServeMux()}
+	a := &API{cfg: cfg, sessions: newSessions(cfg.Now), presences: newPresences(cfg.Now), streams: &streams{open: map[caller]int{}}, mux: http.NewServeMux()}
 	a.reports = newReports(func(id attest.AgentID) bool {
 		_, err := cfg.Verifier.Show(id)
 		return err == nil
@@ -248,6 +249,7 @@ var statuses = []struct {
 	{ErrSession, http.StatusUnauthorized},
 	{ErrClaimRefused, http.StatusForbidden},
 	{errTooMany, http.StatusServiceUnavailable},
+	{errTooManyStreams, http.StatusTooManyRequests},
 	{ErrNotFound, http.StatusNotFound},
 	{ErrExpired, http.StatusGone},
 	{ErrExists, http.StatusConflict},

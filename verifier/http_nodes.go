@@ -329,8 +329,14 @@ const watchSilence = 15 * time.Second
 
 // watch streams transitions as server-sent events named "transition". A watcher that lags is cut off and reads the lists again; so is
 // one whose certificate is no longer good.
-func (a *API) watch(w http.ResponseWriter, r *http.Request, _ caller) error {
+func (a *API) watch(w http.ResponseWriter, r *http.Request, c caller) error {
+	leave, err := a.streams.enter(c)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	flush := http.NewResponseController(w)
+	defer func() { _ = flush.SetWriteDeadline(time.Time{}) }() // the connection may be used again
 	events, stop := a.cfg.Verifier.Watch()
 	defer stop()
 	w.Header().Set("Content-Type", "text/event-stream")
@@ -339,6 +345,7 @@ func (a *API) watch(w http.ResponseWriter, r *http.Request, _ caller) error {
 	defer alive.Stop()
 	text := ": watching\n\n"
 	for {
+		_ = flush.SetWriteDeadline(time.Now().Add(writeWithin)) // one that does not read is no watcher
 		if _, err := fmt.Fprint(w, text); err != nil {
 			return nil // the watcher is gone
 		}
