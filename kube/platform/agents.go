@@ -10,11 +10,18 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/kube/v1alpha1"
 )
 
 // AnnotationMark on agents' pods changes when they have to start anew for new authorities.
 const AnnotationMark = "integrity.assay.dev/authorities"
+
+// AnnotationConfig on pods is the digest of the configuration that they were started with: a program reads its file once, so another file is another
+// pod, and a rollout that is complete says that the new values hold.
+const AnnotationConfig = "integrity.assay.dev/config"
+
+func digestOf(config string) string { return attest.SHA256.Sum([]byte(config)).String() }
 
 const (
 	pathToken      = "/var/run/secrets/assay"
@@ -100,7 +107,7 @@ func (in input) agent(f form) *appsv1.DaemonSet {
 	if f.emulated {
 		pod.InitContainers = in.emulator()
 	}
-	return in.daemonSet(f.name, pod, map[string]string{AnnotationMark: in.mark})
+	return in.daemonSet(f.name, pod, map[string]string{AnnotationMark: in.mark, AnnotationConfig: digestOf(in.agentConfig())})
 }
 
 func (in input) daemonSet(name string, pod corev1.PodSpec, annotations map[string]string) *appsv1.DaemonSet {

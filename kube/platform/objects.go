@@ -151,7 +151,7 @@ func (in input) statefulSet() *appsv1.StatefulSet {
 			PersistentVolumeClaimRetentionPolicy: &appsv1.StatefulSetPersistentVolumeClaimRetentionPolicy{
 				WhenDeleted: appsv1.RetainPersistentVolumeClaimRetentionPolicyType, WhenScaled: appsv1.RetainPersistentVolumeClaimRetentionPolicyType,
 			},
-			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels(NameServer)}, Spec: in.serverPod()},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels(NameServer), Annotations: map[string]string{AnnotationConfig: digestOf(in.serverConfig())}}, Spec: in.serverPod()},
 		},
 	}
 	set.Spec.Template.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: &id, RunAsGroup: &id, FSGroup: &id, RunAsNonRoot: yes(), SeccompProfile: runtimeDefault()}

@@ -5,10 +5,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/assay-project/assay/agent"
@@ -326,4 +328,33 @@ func file(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// Another configuration is another pod, and the same one is not: a program reads its file once.
+func TestConfigurationsStartPodsAnew(t *testing.T) {
+	digest := func(change func(*v1alpha1.PlatformSpec), name string) string {
+		for _, o := range plain(change).objects() {
+			switch o := o.(type) {
+			case *appsv1.StatefulSet:
+				if o.Name == name {
+					return o.Spec.Template.Annotations[AnnotationConfig]
+				}
+			case *appsv1.DaemonSet:
+				if o.Name == name {
+					return o.Spec.Template.Annotations[AnnotationConfig]
+				}
+			}
+		}
+		t.Fatalf("no %s", name)
+		return ""
+	}
+	slower := func(s *v1alpha1.PlatformSpec) { s.Server.Interval = metav1.Duration{Duration: time.Minute} }
+	rarer := func(s *v1alpha1.PlatformSpec) { s.Agent.Heartbeat = metav1.Duration{Duration: time.Minute} }
+	server, agents := digest(nil, NameServer), digest(nil, NameAgent)
+	if server == "" || agents == "" || digest(nil, NameServer) != server || digest(rarer, NameServer) != server || digest(slower, NameAgent) != agents {
+		t.Error("pods start anew without another configuration")
+	}
+	if digest(slower, NameServer) == server || digest(rarer, NameAgent) == agents {
+		t.Error("pods go on with the old configuration")
+	}
 }

@@ -143,7 +143,7 @@ func (w *world) lifecycle() {
 		{"uncordon", func() { w.kubectl("uncordon", "vm1") }, nil},
 		{"server pod killed", w.serverKilled, nil},
 		{"API server restarted", w.apiServerRestarted, nil},
-		{"certificates rotated", w.rotated, nil},
+		{"certificates rotated", w.rotate, nil},
 		{"operator killed in mid-reaction", w.operatorKilled, []string{"Trusted -> Failed (round)"}},
 		{"restored and rebooted", w.restored, []string{"Failed -> Trusted (reboot)"}},
 		{"node deleted and added again", w.readded, nil},
@@ -194,8 +194,11 @@ func (w *world) serverKilled() {
 	})
 }
 
-// rotated replaces the CAs; everybody takes up the new ones while both hold.
-func (w *world) rotated() {
+// rotated are values that start a rotation. They stay: another text, also none, would start the next.
+const rotated = "certificates: {rotation: \"1\", overlap: 30s}\n"
+
+// rotate replaces the CAs; everybody takes up the new ones while both hold.
+func (w *world) rotate() {
 	w.Helper()
 	cas := func() string {
 		var m struct{ Data map[string]string }
@@ -203,7 +206,7 @@ func (w *world) rotated() {
 		return m.Data["server-cas.pem"]
 	}
 	before := cas()
-	w.must(w.helm("upgrade", w.values()+"certificates: {rotation: \"1\", overlap: 30s}\n"))
+	w.must(w.helm("upgrade", w.values()+rotated))
 	w.eventually("new CAs are in use and the old ones are gone", slow, func() string {
 		now := cas()
 		if now == before || strings.Contains(now, strings.TrimSpace(before)) {
@@ -254,7 +257,7 @@ func (w *world) readded() {
 // upgraded: new values reach what the operator made.
 func (w *world) upgraded() {
 	w.Helper()
-	w.must(w.helm("upgrade", strings.Replace(w.values(), "interval: 2s", "interval: 3s", 1)))
+	w.must(w.helm("upgrade", strings.Replace(w.values(), "interval: 2s", "interval: 3s", 1)+rotated))
 	w.eventually("the server runs with the new interval", slow, func() string {
 		s, err := w.api.Server(w.ctx)
 		if err != nil {
