@@ -248,6 +248,9 @@ func (c *Claimant) remember(claim api.Claim, j judgedClaim) {
 	}
 	if j.reason == "" {
 		c.claimed[name] = claimedNode{uid: j.answer.Node.UID, agent: claim.Agent}
+		if old := c.refusal[name]; old != nil && old.Agent == string(claim.Agent) {
+			delete(c.refusal, name) // an agent whose token had just ended came back with the next one
+		}
 	} else if old := c.refusal[name]; old == nil || old.Reason != j.reason || old.Agent != string(claim.Agent) {
 		c.refusal[name] = &v1alpha1.Refusal{
 			Agent: string(claim.Agent), Reason: j.reason, Message: printable(j.answer.Reason, maxMessageBytes), At: metav1.NewTime(c.Now().Truncate(time.Second)),

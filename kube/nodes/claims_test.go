@@ -3,6 +3,7 @@ package nodes
 import (
 	"encoding/base64"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,8 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 
 	"github.com/assay-project/assay/api"
+	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/kube/v1alpha1"
 )
 
 func jwt(claims string) string {
@@ -77,5 +80,38 @@ func TestJudgeRefuses(t *testing.T) {
 				t.Error("the token stands in the reason")
 			}
 		})
+	}
+}
+
+// A refusal stays in the report until the very agent that was refused is bound to the node: one whose token had just ended comes back with the
+// next. A stranger's stays.
+func TestRefusalOfTheNodesOwnAgent(t *testing.T) {
+	c := &Claimant{Now: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler), Changed: func([]string) {}}
+	refuse := func(agent attest.AgentID) {
+		c.remember(api.Claim{Agent: agent}, judgedClaim{node: "a", reason: RefusedToken, answer: api.ClaimAnswer{Reason: "ended"}})
+	}
+	accept := func() {
+		c.remember(api.Claim{Agent: agentA}, judgedClaim{node: "a", answer: api.ClaimAnswer{Accepted: true, Node: &api.KubernetesNode{Name: "a", UID: "uid-of-a"}}})
+	}
+	status := func(before v1alpha1.NodeReportStatus) v1alpha1.NodeReportStatus {
+		n := node("a", nil)
+		n.UID = "uid-of-a"
+		s := situation{now: now, node: n, report: before}
+		s.claimed, s.refusal = c.of(n)
+		return decide(s).status
+	}
+	refuse(agentA)
+	refused := status(v1alpha1.NodeReportStatus{NodeUID: "uid-of-a"})
+	if refused.Refusal == nil {
+		t.Fatal("the report does not tell of the refusal")
+	}
+	accept()
+	if after := status(refused); after.Refusal != nil {
+		t.Errorf("the report still tells of %+v", after.Refusal)
+	}
+	refuse("stranger")
+	accept()
+	if after := status(refused); after.Refusal == nil || after.Refusal.Agent != "stranger" {
+		t.Errorf("the report tells of %+v, want the stranger's", after.Refusal)
 	}
 }

@@ -75,8 +75,11 @@ func decide(s situation) decision {
 	}
 	before := d.status.DeepCopy()
 	s.bind(&d)
-	if s.refusal != nil {
+	switch old := d.status.Refusal; {
+	case s.refusal != nil:
 		d.status.Refusal = s.refusal
+	case old != nil && s.claimed != "" && old.Agent == string(s.claimed):
+		d.status.Refusal = nil
 	}
 	policy := s.assign(&d)
 	d.cordon = s.cordoned()
