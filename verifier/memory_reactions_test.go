@@ -27,6 +27,19 @@ func (m *MemoryStore) ChangeReactions(_ context.Context, change func(ReactionBoo
 	return err
 }
 
+// rows are the reactions as they are now, and restore goes back to them.
+func (m *MemoryStore) rows() *reactiontest.Book {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.book.Copy()
+}
+
+func (m *MemoryStore) restore(rows *reactiontest.Book) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.book = *rows
+}
+
 // reactions is the book with the bindings of the store.
 func (m *MemoryStore) reactions() memoryReactions {
 	m.book.Identities = map[attest.AgentID]api.KubernetesNode{}

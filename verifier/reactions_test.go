@@ -200,11 +200,11 @@ func TestClaimsRestOnTheStore(t *testing.T) {
 			t.Fatal(err)
 		}
 		n.State.QuoteBacked = false
-		before := f.store.book.Copy()
+		before := f.store.rows()
 		if _, err := f.store.Commit(t.Context(), Commit{Node: n, Expect: n.Version}); err != nil {
 			t.Fatal(err)
 		}
-		f.store.book = *before // a row that nobody settled
+		f.store.restore(before) // a row that nobody settled
 		if _, err := f.v.ClaimReaction(t.Context(), 1, operatorName); !errors.Is(err, reaction.ErrRefused) || !strings.Contains(err.Error(), "no longer follows") {
 			t.Errorf("claim: %v", err)
 		}
@@ -305,11 +305,11 @@ func TestSilenceIsNotClaimedWhileTheFleetIsSilent(t *testing.T) {
 		f.on(func() { f.silent["node-1"] = errors.New("no route") })
 		sleep(11 * time.Minute)
 		f.wantReactions("one of five", "node-1 Silence Due")
-		book := f.store.book.Copy()
+		book := f.store.rows()
 		f.on(func() { f.silent["node-2"] = errors.New("no route") })
 		sleep(5 * time.Minute)
 		f.wantReactions("two of five")
-		f.store.book = *book
+		f.store.restore(book)
 		if _, err := f.v.ClaimReaction(t.Context(), 1, operatorName); !errors.Is(err, reaction.ErrRefused) {
 			t.Errorf("claim while two of five are silent: %v", err)
 		}

@@ -38,6 +38,20 @@ func (b *book) Agent(_ context.Context, id attest.AgentID) (Registered, error) {
 
 func (b *book) Agents(context.Context) ([]attest.AgentID, error) { return nil, nil }
 
+// fail has the registrar answer with an error; nil ends that.
+func (b *book) fail(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.err = err
+}
+
+// questions are when it was asked.
+func (b *book) questions() []time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.asked)
+}
+
 func (b *book) put(r Registered) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -166,20 +180,20 @@ func TestWrongRecordProvesNothing(t *testing.T) {
 func TestForeignKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, records, _ := registering(t, nil)
-		asked := len(records.asked)
+		asked := len(records.questions())
 		f.on(func() { f.silent[string(node1)] = fmt.Errorf("quote: %w", mtls.ErrPin) })
 		sleep(5 * round) // a round until it is seen, two intervals, and a round more; each has its jitter
 		n := f.want(node1, attest.Failed)
 		if n.State.QuoteBacked || len(n.State.Failures) != 1 || n.State.Failures[0].ID != attest.AgentKeyMismatch {
 			t.Errorf("quote-backed %t, %v, want AgentKeyMismatch alone", n.State.QuoteBacked, n.State.Failures)
 		}
-		if len(records.asked) == asked {
+		if len(records.questions()) == asked {
 			t.Error("the registrar was not asked first")
 		}
 		// A while later it is still so, and the registrar has been asked again, but not in every round.
 		sleep(time.Hour)
 		f.want(node1, attest.Failed)
-		if n := len(records.asked) - asked; n > 70 {
+		if n := len(records.questions()) - asked; n > 70 {
 			t.Errorf("the registrar was asked %d times in an hour", n)
 		}
 		f.on(func() { delete(f.silent, string(node1)) })
@@ -194,13 +208,13 @@ func TestForeignKey(t *testing.T) {
 func TestForeignKeyWithoutTheRegistrar(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, records, _ := registering(t, nil)
-		records.err = ErrRegistrar
+		records.fail(ErrRegistrar)
 		f.on(func() { f.silent[string(node1)] = fmt.Errorf("quote: %w", mtls.ErrPin) })
 		sleep(10 * round)
 		if n := f.want(node1, attest.Stale); n.State.Trouble == nil || n.State.Trouble.ID != attest.Unreachable {
 			t.Errorf("trouble %v", n.State.Trouble)
 		}
-		records.err = nil
+		records.fail(nil)
 		sleep(5 * round)
 		f.want(node1, attest.Failed)
 		f.end()
@@ -211,22 +225,22 @@ func TestForeignKeyWithoutTheRegistrar(t *testing.T) {
 func TestLooksAreRare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, records, _ := registering(t, nil)
-		records.err = ErrRegistrar
+		records.fail(ErrRegistrar)
 		f.on(func() { f.silent[string(node1)] = errors.New("connection refused") })
 		sleep(2 * time.Hour)
 		f.want(node1, attest.Stale)
-		if n := len(records.asked); n < 20 || n > 40 {
+		if n := len(records.questions()); n < 20 || n > 40 {
 			t.Errorf("asked %d times in two hours", n)
 		}
-		if pause := records.asked[1].Sub(records.asked[0]); pause > 5*time.Second {
+		if pause := records.questions()[1].Sub(records.questions()[0]); pause > 5*time.Second {
 			t.Errorf("the second question came %v after the first", pause)
 		}
 		f.on(func() { delete(f.silent, string(node1)) })
 		sleep(round)
-		count := len(records.asked)
+		count := len(records.questions())
 		sleep(time.Hour)
 		f.want(node1, attest.Trusted)
-		if len(records.asked) > count {
+		if len(records.questions()) > count {
 			t.Error("asked about a node that is well")
 		}
 		f.end()
