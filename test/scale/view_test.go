@@ -141,8 +141,8 @@ func TestView(t *testing.T) {
 		m.run(intruderFile)
 	}
 	until(t, "the view tells of every machine", func() bool { return told.all(f) })
-	// Two for each would be 600. Those of the test itself are none.
-	if n := count.requests.Load() - before; n > machines {
+	// Two for each would be 600: on a busy machine transitions come in smaller bursts, and still far from one by one. Those of the test itself are none.
+	if n := count.requests.Load() - before; n > machines*3/2 {
 		t.Errorf("%d requests for %d transitions", n, machines)
 	}
 }
