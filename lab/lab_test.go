@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/assay-project/assay/internal/durable"
 	"github.com/assay-project/assay/internal/need"
 	"github.com/assay-project/assay/lab/guest"
 	"github.com/assay-project/assay/lab/host"
@@ -388,7 +389,7 @@ func checkDown(t *testing.T, m *Machine) {
 func processes(t *testing.T, dir string) []leash.Process {
 	t.Helper()
 	var r running
-	if err := readJSON(filepath.Join(dir, runFile), &r); err != nil {
+	if err := durable.ReadJSON(filepath.Join(dir, runFile), &r); err != nil {
 		t.Fatal(err)
 	}
 	all := append(childrenOf(t, r.Supervisor.PID), r.Supervisor)

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/assay-project/assay/internal/durable"
 	"github.com/assay-project/assay/internal/swtpm"
 	"github.com/assay-project/assay/lab/guest"
 	"github.com/assay-project/assay/lab/host"
@@ -53,7 +54,7 @@ func Attach(dir string) (*Machine, error) {
 		return nil, fmt.Errorf("attach to %s: %w", dir, err)
 	}
 	var s spec
-	if err := readJSON(filepath.Join(dir, specFile), &s); errors.Is(err, fs.ErrNotExist) {
+	if err := durable.ReadJSON(filepath.Join(dir, specFile), &s); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w in %s", ErrNoMachine, dir)
 	} else if err != nil {
 		return nil, fmt.Errorf("attach to machine: %w", err)
@@ -215,7 +216,7 @@ func (m *Machine) Detach() error {
 // Down ends the machine and removes its folder. A machine that is gone already is no error.
 func (m *Machine) Down(ctx context.Context) error {
 	var r running
-	if err := readJSON(filepath.Join(m.dir, runFile), &r); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := durable.ReadJSON(filepath.Join(m.dir, runFile), &r); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("down: %w", err)
 	}
 	// The supervisor may be gone before its answer is out, or be gone already: what counts is whether the processes end.

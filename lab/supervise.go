@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -50,7 +49,7 @@ func Supervise(folder string) error {
 	defer runtime.UnlockOSThread()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	var s spec
-	if err := readJSON(filepath.Join(folder, specFile), &s); err != nil {
+	if err := durable.ReadJSON(filepath.Join(folder, specFile), &s); err != nil {
 		return fmt.Errorf("supervise %s: %w", folder, err)
 	}
 	dir, err := os.Open(folder)
@@ -250,7 +249,7 @@ func (s *supervisor) record() error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(filepath.Join(s.folder, runFile), running{Supervisor: self, QEMU: qemu})
+	return durable.WriteJSON(filepath.Join(s.folder, runFile), running{Supervisor: self, QEMU: qemu}, 0o600)
 }
 
 func exitText(err error) string {
@@ -258,23 +257,4 @@ func exitText(err error) string {
 		return "the machine was switched off"
 	}
 	return err.Error()
-}
-
-func readJSON(path string, v any) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(data, v); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return nil
-}
-
-func writeJSON(path string, v any) error {
-	data, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode %s: %w", path, err)
-	}
-	return durable.WriteFile(path, data, 0o600)
 }

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/assay-project/assay/internal/durable"
 	"github.com/assay-project/assay/internal/swtpm"
 	"github.com/assay-project/assay/lab/guest"
 	"github.com/assay-project/assay/lab/host"
@@ -128,7 +129,7 @@ func prepare(ctx context.Context, cfg Config) (spec, error) {
 	if s.ExecPort, s.Forward, err = choosePorts(cfg.Forward); err != nil {
 		return spec{}, err
 	}
-	if err := writeJSON(filepath.Join(cfg.Dir, specFile), s); err != nil {
+	if err := durable.WriteJSON(filepath.Join(cfg.Dir, specFile), s, 0o600); err != nil {
 		return spec{}, err
 	}
 	return s, nil

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/assay-project/assay/internal/durable"
 	"github.com/assay-project/assay/lab"
 	"github.com/assay-project/assay/lab/host"
 	"github.com/assay-project/assay/lab/leash"
@@ -64,7 +65,7 @@ func Attach(dir string) (*Cluster, error) {
 		return nil, fmt.Errorf("attach to %s: %w", dir, err)
 	}
 	c := &Cluster{dir: dir, now: time.Now, progress: func(string) {}, say: func(string, ...any) {}}
-	if err := readJSON(filepath.Join(dir, specFile), &c.spec); errors.Is(err, fs.ErrNotExist) {
+	if err := durable.ReadJSON(filepath.Join(dir, specFile), &c.spec); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w in %s", ErrNoCluster, dir)
 	} else if err != nil {
 		return nil, fmt.Errorf("attach to cluster: %w", err)
@@ -273,7 +274,7 @@ func (c *Cluster) learn(n *Node) error {
 	}
 	c.nodes = append(c.nodes, n)
 	c.spec.Nodes = append(c.spec.Nodes, n.spec)
-	return writeJSON(filepath.Join(c.dir, specFile), c.spec)
+	return durable.WriteJSON(filepath.Join(c.dir, specFile), c.spec, 0o600)
 }
 
 // Running says what is wrong with the cluster's supervisor or its first node; nil if they are well.
@@ -307,7 +308,7 @@ func (c *Cluster) Down(ctx context.Context) error {
 		errs = append(errs, m.Down(ctx))
 	}
 	var left running
-	if err := readJSON(filepath.Join(c.dir, runFile), &left); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := durable.ReadJSON(filepath.Join(c.dir, runFile), &left); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		errs = append(errs, err)
 	}
 	asking, cancel := context.WithTimeout(ctx, downPatience)

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/assay-project/assay/internal/durable"
 	"github.com/assay-project/assay/lab/guest"
 	"github.com/assay-project/assay/lab/host"
 	"github.com/assay-project/assay/lab/leash"
@@ -106,7 +106,7 @@ func enterNode(folder string) error {
 // orphaned. When it ends, the kernel ends the node.
 func initNode(folder string) error {
 	var spec nodeSpec
-	if err := readJSON(filepath.Join(folder, nodeFile), &spec); err != nil {
+	if err := durable.ReadJSON(filepath.Join(folder, nodeFile), &spec); err != nil {
 		return err
 	}
 	self, err := spec.mount()
@@ -279,7 +279,7 @@ const (
 // serveNode keeps the services and does what it is asked, over a socket in folder.
 func serveNode(folder string, log *slog.Logger) error {
 	var spec nodeSpec
-	if err := readJSON(filepath.Join(folder, nodeFile), &spec); err != nil {
+	if err := durable.ReadJSON(filepath.Join(folder, nodeFile), &spec); err != nil {
 		return err
 	}
 	l, err := leash.Listen(filepath.Join(folder, confName))
@@ -341,17 +341,6 @@ func runTool(ctx context.Context, args ...string) error {
 	out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, host.LastLines(string(out), 4))
-	}
-	return nil
-}
-
-func readJSON(path string, v any) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(data, v); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
 }

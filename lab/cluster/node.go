@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/assay-project/assay/internal/durable"
 	"github.com/assay-project/assay/internal/swtpm"
 	"github.com/assay-project/assay/lab"
 	"github.com/assay-project/assay/lab/guest"
@@ -40,7 +41,7 @@ func (n *Node) attach() (err error) {
 		return err
 	}
 	var r running
-	if err := readJSON(filepath.Join(n.cluster.dir, runFile), &r); err != nil {
+	if err := durable.ReadJSON(filepath.Join(n.cluster.dir, runFile), &r); err != nil {
 		return err
 	}
 	if r.Nodes[n.spec.Name] != nil {

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -193,7 +192,7 @@ func (s *supervisor) makeLink() (number string, err error) {
 func (s *supervisor) startNode(name string) error {
 	folder := filepath.Join(s.folder, nodesDir, name)
 	var spec nodeSpec
-	if err := readJSON(filepath.Join(folder, nodeFile), &spec); err != nil {
+	if err := durable.ReadJSON(filepath.Join(folder, nodeFile), &spec); err != nil {
 		return err
 	}
 	if s.run.Nodes[name] != nil {
@@ -300,7 +299,9 @@ func (s *supervisor) introduce(node *runningNode, spec nodeSpec, pid int) (err e
 		"ip", "link", "add", spec.Link, "type", "veth", "peer", "name", nodeCard, "netns", strconv.Itoa(pid))
 }
 
-func (s *supervisor) record() error { return writeJSON(filepath.Join(s.folder, runFile), s.run) }
+func (s *supervisor) record() error {
+	return durable.WriteJSON(filepath.Join(s.folder, runFile), s.run, 0o600)
+}
 
 // end takes everything down that is in it, and reports what could not be.
 func (r running) end() error {
@@ -365,11 +366,3 @@ func removeFolder(folder string) error {
 
 // machinePatience is how long a cluster's end waits for the machines' own supervisors.
 const machinePatience = 10 * time.Second
-
-func writeJSON(path string, v any) error {
-	data, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode %s: %w", path, err)
-	}
-	return durable.WriteFile(path, data, 0o600)
-}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/assay-project/assay/internal/durable"
 	"github.com/assay-project/assay/internal/swtpm"
 	"github.com/assay-project/assay/lab/host"
 	"github.com/assay-project/assay/lab/leash"
@@ -167,7 +168,7 @@ func (c *Cluster) makeAuthority() error {
 	if err := c.writeKubeconfig(c.KubeconfigPath(), holder{name: "admin", groups: []string{"system:masters"}}); err != nil {
 		return err
 	}
-	return writeJSON(filepath.Join(c.dir, specFile), c.spec)
+	return durable.WriteJSON(filepath.Join(c.dir, specFile), c.spec, 0o600)
 }
 
 func (c *Cluster) writeKubeconfig(path string, h holder) error {
@@ -265,7 +266,7 @@ func (c *Cluster) startNative(ctx context.Context, n *Node, s nodeSpec) error {
 	if s.Hierarchies, err = hostHierarchies(group); err != nil {
 		return err
 	}
-	if err := writeJSON(filepath.Join(n.folder(), nodeFile), s); err != nil {
+	if err := durable.WriteJSON(filepath.Join(n.folder(), nodeFile), s, 0o600); err != nil {
 		return err
 	}
 	if _, err := leash.Ask(ctx, c.dir, leash.Request{Ask: askNode, Arg: n.spec.Name}); err != nil {
