@@ -55,7 +55,7 @@ var restricted = map[string][]string{
 	"modernc.org/sqlite":             {"sqlstore"},
 	"github.com/pressly/goose":       {"sqlstore"},
 	"github.com/cilium/ebpf":         {"bpf"},
-	"k8s.io":                         {"kube", "lab/cluster"},
+	"k8s.io":                         {"kube", "lab/cluster", "test/world"},
 	"sigs.k8s.io/controller-runtime": {"kube"},
 	"github.com/spf13/cobra":         {"cmd", "internal/cli", "deploy/images/mkimages"},
 }

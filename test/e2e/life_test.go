@@ -15,42 +15,43 @@ import (
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/kube/v1alpha1"
 	"github.com/assay-project/assay/lab/cluster"
+	"github.com/assay-project/assay/test/world"
 )
 
 // kubelet runs kubectl with the credentials of vm1's own kubelet, as whoever took the machine could.
-func (w *world) kubelet(args ...string) (string, error) {
+func (w *story) kubelet(args ...string) (string, error) {
 	w.Helper()
-	config := filepath.Join(w.home, "kubelet.kubeconfig")
+	config := filepath.Join(w.Home, "kubelet.kubeconfig")
 	if _, err := os.Stat(config); err != nil {
-		w.must(os.WriteFile(config, w.stolen(), 0o600))
+		w.Must(os.WriteFile(config, w.stolen(), 0o600))
 	}
-	kubectl, err := w.cluster.Program("kubectl")
-	w.must(err)
-	out, err := exec.CommandContext(w.ctx, kubectl, append([]string{"--kubeconfig", config}, args...)...).CombinedOutput()
+	kubectl, err := w.Cluster.Program("kubectl")
+	w.Must(err)
+	out, err := exec.CommandContext(w.Ctx, kubectl, append([]string{"--kubeconfig", config}, args...)...).CombinedOutput()
 	return string(out), err
 }
 
 // stolen is the kubelet's kubeconfig with the key in it.
-func (w *world) stolen() []byte {
+func (w *story) stolen() []byte {
 	w.Helper()
-	m := w.cluster.Node("vm1").Machine()
-	text, err := m.ReadFile(w.ctx, "/var/lib/kubelet/kubeconfig")
-	w.must(err)
+	m := w.Cluster.Node("vm1").Machine()
+	text, err := m.ReadFile(w.Ctx, "/var/lib/kubelet/kubeconfig")
+	w.Must(err)
 	var config map[string]any
-	w.must(yaml.Unmarshal(text, &config))
-	pair, err := m.ReadFile(w.ctx, "/var/lib/kubelet/pki/kubelet-client-current.pem")
-	w.must(err)
+	w.Must(yaml.Unmarshal(text, &config))
+	pair, err := m.ReadFile(w.Ctx, "/var/lib/kubelet/pki/kubelet-client-current.pem")
+	w.Must(err)
 	encoded := base64.StdEncoding.EncodeToString(pair)
 	for _, user := range config["users"].([]any) {
 		user.(map[string]any)["user"] = map[string]any{"client-certificate-data": encoded, "client-key-data": encoded}
 	}
 	text, err = yaml.Marshal(config)
-	w.must(err)
+	w.Must(err)
 	return text
 }
 
 // kubeletCredentials: whoever holds the machine holds its kubelet's credentials. They do not get it out of a policy or out of quarantine.
-func (w *world) kubeletCredentials() {
+func (w *story) kubeletCredentials() {
 	w.Helper()
 	for _, args := range [][]string{{"cordon", "vm1"}, {"uncordon", "vm1"}, {"label", "node", "vm1", "disguise=harmless"}} {
 		if out, err := w.kubelet(args...); err != nil {
@@ -69,11 +70,11 @@ func (w *world) kubeletCredentials() {
 			w.Errorf("a kubelet may: kubectl %s: %s", strings.Join(args, " "), out)
 		}
 	}
-	w.never("vm1 stays Failed, tainted, and under its policy", 10*time.Second, func() string {
-		if r := w.report("vm1"); r.Status.Verdict != "Failed" || r.Status.Policy != "workers" {
-			return summary(r)
+	w.Never("vm1 stays Failed, tainted, and under its policy", 10*time.Second, func() string {
+		if r := w.Report("vm1"); r.Status.Verdict != "Failed" || r.Status.Policy != "workers" {
+			return world.Summary(r)
 		}
-		if n := w.node("vm1"); !w.tainted("vm1") || n.Metadata.Labels[v1alpha1.LabelVerdict] != "Failed" {
+		if n := w.Node("vm1"); !w.Tainted("vm1") || n.Metadata.Labels[v1alpha1.LabelVerdict] != "Failed" {
 			return fmt.Sprintf("taints %v, labels %v", n.Spec.Taints, n.Metadata.Labels)
 		}
 		return ""
@@ -81,19 +82,19 @@ func (w *world) kubeletCredentials() {
 }
 
 // agent is vm1's: the hash of its TPM's endorsement key, which stays.
-func (w *world) agent() attest.AgentID {
+func (w *story) agent() attest.AgentID {
 	w.Helper()
 	if w.vm1 == "" {
-		w.vm1 = attest.AgentID(w.report("vm1").Status.Agent)
+		w.vm1 = attest.AgentID(w.Report("vm1").Status.Agent)
 	}
 	return w.vm1
 }
 
 // history is what vm1's verdict was since a transition, as "From -> To (cause)".
-func (w *world) history(after uint64) (lines []string, last uint64) {
+func (w *story) history(after uint64) (lines []string, last uint64) {
 	w.Helper()
-	results, err := w.api.Results(w.ctx, w.agent())
-	w.must(err)
+	results, err := w.API.Results(w.Ctx, w.agent())
+	w.Must(err)
 	for _, t := range results {
 		if t.Seq > after {
 			lines = append(lines, fmt.Sprintf("%s -> %s (%s)", t.From, t.To, t.Cause))
@@ -104,13 +105,13 @@ func (w *world) history(after uint64) (lines []string, last uint64) {
 }
 
 // rounds waits until vm1 has been accepted a few times more.
-func (w *world) rounds() {
+func (w *story) rounds() {
 	w.Helper()
 	id := w.agent()
-	before, err := w.api.Node(w.ctx, id)
-	w.must(err)
-	w.eventually("rounds of vm1 go on", slow, func() string {
-		now, err := w.api.Node(w.ctx, id)
+	before, err := w.API.Node(w.Ctx, id)
+	w.Must(err)
+	w.Eventually("rounds of vm1 go on", world.Slow, func() string {
+		now, err := w.API.Node(w.Ctx, id)
 		if err != nil {
 			return err.Error()
 		}
@@ -121,26 +122,19 @@ func (w *world) rounds() {
 	})
 }
 
-// kubectl is for what an administrator does.
-func (w *world) kubectl(args ...string) {
-	w.Helper()
-	_, err := w.cluster.Kubectl(w.ctx, args...)
-	w.must(err)
-}
-
 // lifecycle: what happens to nodes and servers every day changes no verdict, and a failure in the middle of it is not lost.
-func (w *world) lifecycle() {
+func (w *story) lifecycle() {
 	w.Helper()
 	for _, row := range []struct {
 		what string
 		do   func()
 		want []string // transitions of vm1
 	}{
-		{"cordon", func() { w.kubectl("cordon", "vm1") }, nil},
+		{"cordon", func() { w.Kubectl("cordon", "vm1") }, nil},
 		{"drain", func() {
-			w.kubectl("drain", "vm1", "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s")
+			w.Kubectl("drain", "vm1", "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s")
 		}, nil},
-		{"uncordon", func() { w.kubectl("uncordon", "vm1") }, nil},
+		{"uncordon", func() { w.Kubectl("uncordon", "vm1") }, nil},
 		{"server pod killed", w.serverKilled, nil},
 		{"API server restarted", w.apiServerRestarted, nil},
 		{"certificates rotated", w.rotate, nil},
@@ -155,39 +149,39 @@ func (w *world) lifecycle() {
 		if diff := cmp.Diff(row.want, got); diff != "" {
 			w.Errorf("%s: transitions of vm1 (-want +got):\n%s", row.what, diff)
 		}
-		w.tell("%s: %s", row.what, strings.Join(append(got, "nothing else"), ", "))
+		w.Tell("%s: %s", row.what, strings.Join(append(got, "nothing else"), ", "))
 	}
 }
 
-func (w *world) apiServerRestarted() {
+func (w *story) apiServerRestarted() {
 	w.Helper()
-	w.must(w.cluster.Node("node1").Restart(w.ctx, cluster.APIServer))
-	w.eventually("the API server answers again", slow, func() string {
-		if err := w.object(group+"nodereports/vm1", new(v1alpha1.NodeReport)); err != nil {
+	w.Must(w.Cluster.Node("node1").Restart(w.Ctx, cluster.APIServer))
+	w.Eventually("the API server answers again", world.Slow, func() string {
+		if err := w.Object(world.Group+"nodereports/vm1", new(v1alpha1.NodeReport)); err != nil {
 			return err.Error()
 		}
 		return ""
 	})
 }
 
-func (w *world) serverKilled() {
+func (w *story) serverKilled() {
 	w.Helper()
 	type pod struct {
 		Metadata struct{ UID string }
 		Status   struct{ ContainerStatuses []struct{ Ready bool } }
 	}
 	var before pod
-	w.must(w.object("/api/v1/namespaces/"+namespace+"/pods/assay-server-0", &before))
-	w.kubectl("delete", "pod", "-n", namespace, "assay-server-0", "--force", "--grace-period=0")
-	w.eventually("another server answers", slow, func() string {
+	w.Must(w.Object("/api/v1/namespaces/"+world.Namespace+"/pods/assay-server-0", &before))
+	w.Kubectl("delete", "pod", "-n", world.Namespace, "assay-server-0", "--force", "--grace-period=0")
+	w.Eventually("another server answers", world.Slow, func() string {
 		var now pod
-		if err := w.object("/api/v1/namespaces/"+namespace+"/pods/assay-server-0", &now); err != nil {
+		if err := w.Object("/api/v1/namespaces/"+world.Namespace+"/pods/assay-server-0", &now); err != nil {
 			return err.Error()
 		}
 		if now.Metadata.UID == before.Metadata.UID || len(now.Status.ContainerStatuses) == 0 || !now.Status.ContainerStatuses[0].Ready {
 			return "its pod is not ready"
 		}
-		if _, err := w.api.Server(w.ctx); err != nil {
+		if _, err := w.API.Server(w.Ctx); err != nil {
 			return err.Error()
 		}
 		return ""
@@ -198,31 +192,31 @@ func (w *world) serverKilled() {
 const rotated = "certificates: {rotation: \"1\", overlap: 30s}\n"
 
 // rotate replaces the CAs; everybody takes up the new ones while both hold.
-func (w *world) rotate() {
+func (w *story) rotate() {
 	w.Helper()
 	cas := func() string {
 		var m struct{ Data map[string]string }
-		w.must(w.object("/api/v1/namespaces/"+namespace+"/configmaps/assay-ca", &m))
+		w.Must(w.Object("/api/v1/namespaces/"+world.Namespace+"/configmaps/assay-ca", &m))
 		return m.Data["server-cas.pem"]
 	}
 	before := cas()
-	w.must(w.helm("upgrade", w.values()+rotated))
-	w.eventually("new CAs are in use and the old ones are gone", slow, func() string {
+	w.Must(w.Helm("upgrade", w.values()+rotated))
+	w.Eventually("new CAs are in use and the old ones are gone", world.Slow, func() string {
 		now := cas()
 		if now == before || strings.Contains(now, strings.TrimSpace(before)) {
 			return fmt.Sprintf("%d CAs", strings.Count(now, "BEGIN CERTIFICATE"))
 		}
 		return ""
 	})
-	w.login()
+	w.Login()
 }
 
 // operatorKilled tampers, and kills the operator while it works on the reaction.
-func (w *world) operatorKilled() {
+func (w *story) operatorKilled() {
 	w.Helper()
 	w.tamper()
-	w.eventually("a reaction is decided", slow, func() string {
-		open, err := w.api.Reactions(w.ctx, "open")
+	w.Eventually("a reaction is decided", world.Slow, func() string {
+		open, err := w.API.Reactions(w.Ctx, "open")
 		if err != nil {
 			return err.Error()
 		}
@@ -231,35 +225,35 @@ func (w *world) operatorKilled() {
 		}
 		return ""
 	})
-	w.kubectl("delete", "pod", "-n", namespace, "-l", "app.kubernetes.io/name=assay-operator", "--force", "--grace-period=0")
-	w.eventually("vm1 is tainted by the next operator", slow, func() string {
-		if !w.tainted("vm1") {
-			return summary(w.report("vm1"))
+	w.Kubectl("delete", "pod", "-n", world.Namespace, "-l", "app.kubernetes.io/name=assay-operator", "--force", "--grace-period=0")
+	w.Eventually("vm1 is tainted by the next operator", world.Slow, func() string {
+		if !w.Tainted("vm1") {
+			return world.Summary(w.Report("vm1"))
 		}
 		return ""
 	})
 }
 
 // readded deletes the Node object; the kubelet makes it anew, with another UID.
-func (w *world) readded() {
+func (w *story) readded() {
 	w.Helper()
-	before := w.node("vm1").Metadata.UID
-	w.kubectl("delete", "node", "vm1")
-	_, err := w.cluster.Node("vm1").Output(w.ctx, "/bin/sh", "-c", "kill $(pidof kubelet)")
-	w.must(err)
-	w.must(w.cluster.Node("vm1").WaitReady(w.ctx, slow))
-	if after := w.node("vm1").Metadata.UID; after == before {
+	before := w.Node("vm1").Metadata.UID
+	w.Kubectl("delete", "node", "vm1")
+	_, err := w.Cluster.Node("vm1").Output(w.Ctx, "/bin/sh", "-c", "kill $(pidof kubelet)")
+	w.Must(err)
+	w.Must(w.Cluster.Node("vm1").WaitReady(w.Ctx, world.Slow))
+	if after := w.Node("vm1").Metadata.UID; after == before {
 		w.Fatalf("the Node kept its UID %s", before)
 	}
-	w.await("vm1", "Trusted", "workers")
+	w.Await("vm1", "Trusted", "workers")
 }
 
 // upgraded: new values reach what the operator made.
-func (w *world) upgraded() {
+func (w *story) upgraded() {
 	w.Helper()
-	w.must(w.helm("upgrade", strings.Replace(w.values(), "interval: 2s", "interval: 3s", 1)+rotated))
-	w.eventually("the server runs with the new interval", slow, func() string {
-		s, err := w.api.Server(w.ctx)
+	w.Must(w.Helm("upgrade", strings.Replace(w.values(), "interval: 2s", "interval: 3s", 1)+rotated))
+	w.Eventually("the server runs with the new interval", world.Slow, func() string {
+		s, err := w.API.Server(w.Ctx)
 		if err != nil {
 			return err.Error()
 		}
@@ -268,5 +262,5 @@ func (w *world) upgraded() {
 		}
 		return ""
 	})
-	w.await("vm1", "Trusted", "workers")
+	w.Await("vm1", "Trusted", "workers")
 }

@@ -22,30 +22,31 @@ import (
 	"github.com/assay-project/assay/internal/swtpm"
 	"github.com/assay-project/assay/kube/v1alpha1"
 	"github.com/assay-project/assay/lab"
+	"github.com/assay-project/assay/test/world"
 )
 
 // stranger is an agent with a TPM of its own that presents tokens which are not its node's.
 type stranger struct {
-	*world
+	*story
 	dir, tokenFile, log string
 	agent               *exec.Cmd
 }
 
 // stranger manufactures a TPM outside of the cluster.
-func (w *world) stranger() *stranger {
+func (w *story) stranger() *stranger {
 	w.Helper()
 	dir, err := os.MkdirTemp("", "s-") // t.TempDir's paths are too long for Unix sockets
-	w.must(err)
+	w.Must(err)
 	w.Cleanup(func() {
 		if err := os.RemoveAll(dir); err != nil {
 			w.Error(err)
 		}
 	})
 	options := swtpm.Options{StateDir: filepath.Join(dir, "tpm"), CADir: filepath.Join(dir, "ca")}
-	w.must(swtpm.Manufacture(w.ctx, options))
-	emulator, err := swtpm.Start(w.ctx, swtpm.Config{StateDir: options.StateDir})
-	w.must(err)
-	s := &stranger{world: w, dir: dir, tokenFile: filepath.Join(dir, "token"), log: filepath.Join(dir, "log")}
+	w.Must(swtpm.Manufacture(w.Ctx, options))
+	emulator, err := swtpm.Start(w.Ctx, swtpm.Config{StateDir: options.StateDir})
+	w.Must(err)
+	s := &stranger{story: w, dir: dir, tokenFile: filepath.Join(dir, "token"), log: filepath.Join(dir, "log")}
 	w.Cleanup(func() {
 		s.end()
 		if err := emulator.Stop(); err != nil {
@@ -53,15 +54,15 @@ func (w *world) stranger() *stranger {
 		}
 	})
 	port, err := lab.FreePort()
-	w.must(err)
-	address := w.cluster.Node("node1").Address()
+	w.Must(err)
+	address := w.Cluster.Node("node1").Address()
 	config, err := yaml.Marshal(map[string]any{
-		"server": fmt.Sprintf("%s:%d", address, apiPort), "registrar": address + ":30891", "ca": filepath.Join(w.home, "administrator", "ca.pem"),
+		"server": fmt.Sprintf("%s:%d", address, world.APIPort), "registrar": fmt.Sprintf("%s:%d", address, world.RegistrarPort), "ca": filepath.Join(w.Home, "administrator", "ca.pem"),
 		"tokenFile": s.tokenFile, "tpm": "swtpm:" + emulator.Socket(), "stateDir": filepath.Join(dir, "state"), "user": "", "metrics": "", "imaList": "", "bootLog": "",
 		"listen": fmt.Sprintf("127.0.0.1:%d", port), "heartbeat": "1s",
 	})
-	w.must(err)
-	w.must(os.WriteFile(filepath.Join(dir, "agent.yaml"), config, 0o600))
+	w.Must(err)
+	w.Must(os.WriteFile(filepath.Join(dir, "agent.yaml"), config, 0o600))
 	return s
 }
 
@@ -69,13 +70,13 @@ func (w *world) stranger() *stranger {
 func (s *stranger) present(token string) {
 	s.Helper()
 	s.end()
-	s.must(os.WriteFile(s.tokenFile, []byte(token), 0o600))
+	s.Must(os.WriteFile(s.tokenFile, []byte(token), 0o600))
 	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	s.must(err)
+	s.Must(err)
 	defer log.Close()
-	s.agent = exec.Command(built(s.T, "assay-agent"), "--config", filepath.Join(s.dir, "agent.yaml"))
+	s.agent = exec.Command(world.Built(s.T, "assay-agent"), "--config", filepath.Join(s.dir, "agent.yaml"))
 	s.agent.Stdout, s.agent.Stderr = log, log
-	s.must(s.agent.Start())
+	s.Must(s.agent.Start())
 }
 
 func (s *stranger) end() {
@@ -92,8 +93,8 @@ func (s *stranger) end() {
 // refused waits until the server's log gives a reason.
 func (s *stranger) refused(reason string) {
 	s.Helper()
-	s.eventually(fmt.Sprintf("the server's log tells %q", reason), time.Minute, func() string {
-		out, err := s.cluster.Kubectl(s.ctx, "logs", "-n", namespace, "sts/assay-server", "--since=30s")
+	s.Eventually(fmt.Sprintf("the server's log tells %q", reason), time.Minute, func() string {
+		out, err := s.Cluster.Kubectl(s.Ctx, "logs", "-n", world.Namespace, "sts/assay-server", "--since=30s")
 		if err != nil {
 			return err.Error()
 		}
@@ -106,30 +107,30 @@ func (s *stranger) refused(reason string) {
 }
 
 // token is one of the agents' account, bound to a node.
-func (w *world) token(node, audience string) string {
+func (w *story) token(node, audience string) string {
 	w.Helper()
-	out, err := w.cluster.Kubectl(w.ctx, "create", "token", "assay-agent", "-n", namespace, "--audience", audience, "--bound-object-kind", "Node", "--bound-object-name", node,
-		"--bound-object-uid", w.node(node).Metadata.UID)
-	w.must(err)
+	out, err := w.Cluster.Kubectl(w.Ctx, "create", "token", "assay-agent", "-n", world.Namespace, "--audience", audience, "--bound-object-kind", "Node", "--bound-object-name", node,
+		"--bound-object-uid", w.Node(node).Metadata.UID)
+	w.Must(err)
 	return strings.TrimSpace(out)
 }
 
 // expired signs a token's claims anew, with an end of validity that has passed: the cluster's own key makes it a true one otherwise.
-func (w *world) expired(token string) string {
+func (w *story) expired(token string) string {
 	w.Helper()
 	parts := strings.Split(token, ".")
 	body, err := base64.RawURLEncoding.DecodeString(parts[1])
-	w.must(err)
+	w.Must(err)
 	var claims map[string]any
-	w.must(json.Unmarshal(body, &claims))
+	w.Must(json.Unmarshal(body, &claims))
 	now := time.Now()
 	claims["iat"], claims["nbf"], claims["exp"] = now.Add(-2*time.Hour).Unix(), now.Add(-2*time.Hour).Unix(), now.Add(-time.Hour).Unix()
 	body, err = json.Marshal(claims)
-	w.must(err)
+	w.Must(err)
 	signed := parts[0] + "." + base64.RawURLEncoding.EncodeToString(body)
 	digest := sha256.Sum256([]byte(signed))
 	r, t, err := ecdsa.Sign(rand.Reader, w.accountsKey(), digest[:])
-	w.must(err)
+	w.Must(err)
 	signature := make([]byte, 64) // ES256: both numbers in 32 bytes
 	r.FillBytes(signature[:32])
 	t.FillBytes(signature[32:])
@@ -137,31 +138,31 @@ func (w *world) expired(token string) string {
 }
 
 // accountsKey is the key that the cluster signs service account tokens with.
-func (w *world) accountsKey() *ecdsa.PrivateKey {
+func (w *story) accountsKey() *ecdsa.PrivateKey {
 	w.Helper()
 	var found string
-	w.must(filepath.WalkDir(w.cluster.Dir(), func(path string, d os.DirEntry, err error) error {
+	w.Must(filepath.WalkDir(w.Cluster.Dir(), func(path string, d os.DirEntry, err error) error {
 		if err == nil && d.Name() == "accounts.key" {
 			found = path
 		}
 		return nil // folders of running pods come and go
 	}))
 	text, err := os.ReadFile(found)
-	w.must(err)
+	w.Must(err)
 	block, _ := pem.Decode(text)
 	if block == nil {
 		w.Fatalf("%s is not PEM", found)
 	}
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	w.must(err)
+	w.Must(err)
 	return key.(*ecdsa.PrivateKey)
 }
 
 // foreignTokens: an agent that presents what is not its node's token gets nothing, and a reason is given.
-func (w *world) foreignTokens() {
+func (w *story) foreignTokens() {
 	w.Helper()
-	before := w.report("vm1").Status.Agent
-	w.must(w.cluster.Apply(w.ctx, "{apiVersion: v1, kind: Node, metadata: {name: ghost}}"))
+	before := w.Report("vm1").Status.Agent
+	w.Must(w.Cluster.Apply(w.Ctx, "{apiVersion: v1, kind: Node, metadata: {name: ghost}}"))
 	s := w.stranger()
 
 	s.present(w.token("vm1", "elsewhere"))
@@ -170,26 +171,26 @@ func (w *world) foreignTokens() {
 	s.refused("TokenExpired")
 
 	s.present(w.token("vm1", "assay"))
-	w.eventually("vm1's report tells of a refused claim", time.Minute, func() string {
-		if r := w.report("vm1").Status.Refusal; r == nil || r.Reason != "AlreadyBound" {
+	w.Eventually("vm1's report tells of a refused claim", time.Minute, func() string {
+		if r := w.Report("vm1").Status.Refusal; r == nil || r.Reason != "AlreadyBound" {
 			return fmt.Sprint(r)
 		}
 		return ""
 	})
 	// A node that nobody has: this time the token is good, and the TPM is bound to it, though nobody whom the server believes vouches for it.
 	s.present(w.token("ghost", "assay"))
-	w.condition("ghost", v1alpha1.ConditionEndorsed, metav1.ConditionFalse, "EkNotEndorsed")
+	w.Condition("ghost", v1alpha1.ConditionEndorsed, metav1.ConditionFalse, "EkNotEndorsed")
 	s.present(w.token("node2", "assay"))
-	w.eventually("a TPM that is bound to a live node gets no second one", time.Minute, func() string {
-		if r := w.report("node2").Status.Refusal; r == nil || r.Reason != "AlreadyBound" {
+	w.Eventually("a TPM that is bound to a live node gets no second one", time.Minute, func() string {
+		if r := w.Report("node2").Status.Refusal; r == nil || r.Reason != "AlreadyBound" {
 			return fmt.Sprint(r)
 		}
 		return ""
 	})
 	s.end()
-	_, err := w.cluster.Kubectl(w.ctx, "delete", "node", "ghost")
-	w.must(err)
-	if after := w.report("vm1").Status; after.Agent != before || after.Verdict != "Trusted" {
+	_, err := w.Cluster.Kubectl(w.Ctx, "delete", "node", "ghost")
+	w.Must(err)
+	if after := w.Report("vm1").Status; after.Agent != before || after.Verdict != "Trusted" {
 		w.Errorf("vm1 was agent %s and Trusted, and is %s and %s", before, after.Agent, after.Verdict)
 	}
 }
