@@ -22,6 +22,7 @@ import (
 	"github.com/assay-project/assay/endorsement"
 	"github.com/assay-project/assay/internal/mtls"
 	"github.com/assay-project/assay/policy"
+	"github.com/assay-project/assay/verifier/boxtest"
 )
 
 // maker is an authority that endorses TPMs, with the chain that it made for the boxes' EK.
@@ -49,7 +50,7 @@ func newMaker(t *testing.T, now time.Time) maker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ek, err := endorsement.ParseEK(ekPublic(t))
+	ek, err := endorsement.ParseEK(boxtest.EKPublic())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,9 +66,9 @@ func newMaker(t *testing.T, now time.Time) maker {
 }
 
 // enrolEndorsed enrols a box whose EK the maker endorses.
-func (f *fleet) enrolEndorsed(m maker, emulated bool, policies ...string) *box {
+func (f *fleet) enrolEndorsed(m maker, emulated bool, policies ...string) *boxtest.Box {
 	f.t.Helper()
-	b := newBox(f.t)
+	b := boxtest.New(f.t)
 	f.on(func() { f.boxes[string(node1)] = b })
 	e := enrolment(b, node1, policies...)
 	e.FirstUse, e.Chain = false, [][]byte{m.leaf}
@@ -97,7 +98,7 @@ func TestEndorsersThatAnAssignmentDoesNotName(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := newFleet(t, document(t, "base", "/usr/bin/a"))
+				f := newFleet(t, boxtest.Document(t, "base", "/usr/bin/a"))
 				f.start()
 				m := newMaker(t, time.Now())
 				f.enrolEndorsed(m, tt.emulated, "base")
@@ -130,7 +131,7 @@ func named(roots ...string) func(attest.Digest) []attest.Digest {
 // A root that is named does not let a TPM in that nobody endorsed; and without a policy an emulator is Unappraised as everything else.
 func TestEndorsersOfOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, document(t, "base", "/usr/bin/a"))
+		f := newFleet(t, boxtest.Document(t, "base", "/usr/bin/a"))
 		f.start()
 		f.enrol("node-2", "base")
 		f.assign("node-2", api.Assignment{EndorsedBy: named("a")(attest.Digest{})})
@@ -149,7 +150,7 @@ const containersPolicy = "dont_measure fsmagic=0x794c7630\n"
 // containersDocument approves the IMA policy for hosts with containers.
 func containersDocument(t *testing.T) *policy.Document {
 	t.Helper()
-	text := strings.TrimSuffix(string(document(t, "base", "/usr/bin/a").Bytes()), "\n") +
+	text := strings.TrimSuffix(string(boxtest.Document(t, "base", "/usr/bin/a").Bytes()), "\n") +
 		fmt.Sprintf("\n  imaPolicies: [%q]\n  earlyBoot: [/usr/lib/systemd/systemd, /usr/bin/assay-agent]\n", attest.SHA256.Sum([]byte(containersPolicy)))
 	d, err := policy.Parse([]byte(text))
 	if err != nil {
@@ -165,7 +166,7 @@ func TestContainerFiles(t *testing.T) {
 		f.start()
 		served := &API{cfg: APIConfig{Verifier: f.v}, reports: newReports(func(attest.AgentID) bool { return true })}
 		b := f.enrol(node1, "base")
-		f.on(func() { b.measure(policy.PolicyPath, attest.SHA256.Sum([]byte(containersPolicy))) })
+		f.on(func() { b.Measure(policy.PolicyPath, attest.SHA256.Sum([]byte(containersPolicy))) })
 		sleep(round)
 		for _, a := range []api.Assignment{{}, {ContainerFiles: api.ContainerFilesFail}} {
 			f.assign(node1, a)
@@ -186,7 +187,7 @@ func TestContainerFiles(t *testing.T) {
 		if !served.view(f.node(node1)).IMAPolicy {
 			t.Error("the policy is not shown as approved")
 		}
-		f.on(func() { b.run("/usr/bin/evil", "") }) // what the host runs is judged all the same
+		f.on(func() { b.Run("/usr/bin/evil", "") }) // what the host runs is judged all the same
 		sleep(round)
 		if n := f.want(node1, attest.Failed); n.State.Failures[0].ID != attest.FileNotInPolicy {
 			t.Errorf("failures %v", n.State.Failures)
@@ -211,7 +212,7 @@ func (s *site) eventually(what string, is func() bool) {
 func TestReactionsOverTheAPI(t *testing.T) {
 	s := newSite(t)
 	operator, admin := s.as(mtls.Operator), s.as(mtls.Administrator)
-	s.into(admin, call{method: "POST", path: api.PathPolicies, body: string(document(t, "base", "/usr/bin/a").Bytes()), kind: "application/octet-stream"}, nil)
+	s.into(admin, call{method: "POST", path: api.PathPolicies, body: string(boxtest.Document(t, "base", "/usr/bin/a").Bytes()), kind: "application/octet-stream"}, nil)
 	var n api.Node
 	s.into(operator, call{method: "POST", path: api.PathNodes, body: `{"id":"node-1","firstUse":true,"interval":1,"policies":["base"],"assignment":` + assignedByWorkers + `}`}, &n)
 	if n.Assignment.Owner != "NodePolicy/workers" || n.Coverage == nil {
@@ -232,7 +233,7 @@ func TestReactionsOverTheAPI(t *testing.T) {
 	if !suspension.Suspended || suspension.By != "some administrator" || suspension.At.IsZero() {
 		t.Errorf("suspension %+v", suspension)
 	}
-	s.boxes["node-1"].run("/usr/bin/evil", "")
+	s.boxes["node-1"].Run("/usr/bin/evil", "")
 	var page api.Page[api.Reaction]
 	list := func(query string) []api.Reaction {
 		page = api.Page[api.Reaction]{}

@@ -54,7 +54,7 @@ func (s *site) session(certificate mtls.Source, nodeToken string) string {
 	agent := s.client(certificate)
 	var challenge api.SessionChallenge
 	s.into(agent, call{method: "POST", path: api.PathAgentSessions, body: `{"agent":"node-1"}`}, &challenge)
-	proof := prover(s.boxes["node-1"].signer, challenge.Challenge, mtls.KeyDigest(leaf.Leaf))
+	proof := prover(s.boxes["node-1"].Signer, challenge.Challenge, mtls.KeyDigest(leaf.Leaf))
 	proof.NodeToken = nodeToken
 	var token api.SessionToken
 	s.into(agent, call{method: "PUT", path: api.PathAgentSessions + "/" + challenge.Session, body: text(s.t, proof)}, &token)

@@ -24,6 +24,7 @@ import (
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/evidence/pcr"
 	"github.com/assay-project/assay/internal/mtls"
+	"github.com/assay-project/assay/verifier/boxtest"
 	"github.com/assay-project/assay/wire"
 )
 
@@ -345,8 +346,8 @@ func TestListThatIsNotUTF8(t *testing.T) {
 
 // A name that cannot be stored as it is would be another reason each time that it is read.
 func TestFailuresCanBeStored(t *testing.T) {
-	w := newWorld(t, document(t, "base"))
-	w.box.run("/opt/a\xffb\xc3\xa9\ufffd", "")
+	w := newWorld(t, boxtest.Document(t, "base"))
+	w.box.Run("/opt/a\xffb\xc3\xa9\ufffd", "")
 	w.round(nil)
 	if w.verdict() != attest.Failed || w.state.Failures[0].Path != "/opt/a\\xffb\u00e9\ufffd" {
 		t.Fatalf("%s, %+v", w.verdict(), w.state.Failures)

@@ -11,11 +11,12 @@ import (
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/endorsement"
+	"github.com/assay-project/assay/verifier/boxtest"
 )
 
 // looking makes a fleet whose verifier looks at what endorses TPMs now.
 func looking(t *testing.T) *fleet {
-	f := newFleet(t, document(t, "base", "/usr/bin/a"))
+	f := newFleet(t, boxtest.Document(t, "base", "/usr/bin/a"))
 	f.cfg.Roots, f.cfg.Keys = f.store, f.store
 	return f
 }
@@ -84,7 +85,7 @@ func TestLostEndorsementDisplacesNoProof(t *testing.T) {
 		f := looking(t)
 		f.start()
 		b := f.enrolEndorsed(newMaker(t, time.Now()), false, "base")
-		f.on(func() { b.run("/usr/bin/evil", "") })
+		f.on(func() { b.Run("/usr/bin/evil", "") })
 		sleep(settled)
 		if n := f.want(node1, attest.Failed); !n.State.QuoteBacked || n.State.Failures[0].ID != attest.FileNotInPolicy {
 			t.Errorf("failures %v", n.State.Failures)
@@ -110,13 +111,13 @@ func TestEndorsers(t *testing.T) {
 	ctx, now := t.Context(), time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 	store := NewMemoryStore()
 	m := newMaker(t, now)
-	ek, err := endorsement.ParseEK(ekPublic(t))
+	ek, err := endorsement.ParseEK(boxtest.EKPublic())
 	if err != nil {
 		t.Fatal(err)
 	}
-	vendor := Enrolment{EK: ekPublic(t), EndorsedBy: "CN=Maker", EndorsedRoot: m.fingerprint}
-	old := Enrolment{EK: ekPublic(t), EndorsedBy: "CN=Maker"}
-	listed := Enrolment{EK: ekPublic(t)}
+	vendor := Enrolment{EK: boxtest.EKPublic(), EndorsedBy: "CN=Maker", EndorsedRoot: m.fingerprint}
+	old := Enrolment{EK: boxtest.EKPublic(), EndorsedBy: "CN=Maker"}
+	listed := Enrolment{EK: boxtest.EKPublic()}
 	check := func(what string, e Enrolment, why string) {
 		t.Helper()
 		failure, err := (&endorsers{roots: store, keys: store}).distrusted(ctx, Node{Enrolment: e}, now)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/verifier/boxtest"
 )
 
 // Each row is one fault of one answer. The same round without it is accepted and Trusted.
@@ -38,14 +39,14 @@ func TestFaults(t *testing.T) {
 	}
 	for fault, want := range tests {
 		t.Run(fault, func(t *testing.T) {
-			w := newWorld(t, document(t, "base", "/usr/bin/a", "/usr/bin/b"))
+			w := newWorld(t, boxtest.Document(t, "base", "/usr/bin/a", "/usr/bin/b"))
 			w.round(nil)
-			w.box.run("/usr/bin/a", "")
-			w.box.run("/usr/bin/b", "")
+			w.box.Run("/usr/bin/a", "")
+			w.box.Run("/usr/bin/b", "")
 			good := *w
-			good.box = w.box.snapshot()
+			good.box = w.box.Snapshot()
 
-			w.round(faults{fault: ""})
+			w.round(boxtest.Faults{fault: ""})
 			if w.verdict() != attest.Failed || w.state.QuoteBacked != want.faith || !slices.Contains(ids(w.state.Failures), want.want) {
 				t.Errorf("%s, quote-backed %t, %v; want Failed by %s", w.verdict(), w.state.QuoteBacked, w.state.Failures, want.want)
 			}
@@ -68,34 +69,34 @@ func TestFaults(t *testing.T) {
 func TestListOfABootIsBounded(t *testing.T) {
 	for name, grow := range map[string]func(*world){
 		"in one boot":          func(*world) {},
-		"after a resume":       func(w *world) { w.box.suspend() },
+		"after a resume":       func(w *world) { w.box.Suspend() },
 		"asked for anew":       func(w *world) { w.state.Again = true },
-		"after a new boot":     func(w *world) { w.box.reset(); w.round(nil) },
+		"after a new boot":     func(w *world) { w.box.Reset(); w.round(nil) },
 		"asked to attest anew": func(w *world) { w.step(Asked{Now: w.now, Act: Reattest}) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, document(t, "base", "/usr/bin/a"))
+			w := newWorld(t, boxtest.Document(t, "base", "/usr/bin/a"))
 			w.round(nil)
-			listed := func() uint64 { return uint64(len(strings.Join(w.box.list, ""))) }
+			listed := func() uint64 { return uint64(len(strings.Join(w.box.List, ""))) }
 			if w.state.ListBytes != listed() {
 				t.Fatalf("%d bytes, want %d", w.state.ListBytes, listed())
 			}
 			grow(w)
-			w.box.run("/usr/bin/a", "")
+			w.box.Run("/usr/bin/a", "")
 			if w.round(nil); w.verdict() != attest.Trusted || w.state.ListBytes != listed() {
 				t.Errorf("%s, %d bytes, want %d: %v", w.verdict(), w.state.ListBytes, listed(), w.state.Failures)
 			}
-			line, _ := entry("/usr/bin/a", contentOf("/usr/bin/a", ""))
+			line, _ := boxtest.Entry("/usr/bin/a", boxtest.ContentOf("/usr/bin/a", ""))
 			position := w.state.IMA.Position
 			w.state.ListBytes = maxListBytes - uint64(len(line))
 			full := *w
-			full.box = w.box.snapshot()
-			full.box.run("/usr/bin/a", "")
+			full.box = w.box.Snapshot()
+			full.box.Run("/usr/bin/a", "")
 			if full.round(nil); full.verdict() != attest.Trusted || full.state.ListBytes != maxListBytes {
 				t.Errorf("at the bound: %s, %d bytes, %v", full.verdict(), full.state.ListBytes, full.state.Failures)
 			}
-			w.box.run("/usr/bin/a", "")
-			w.box.run("/usr/bin/a", "")
+			w.box.Run("/usr/bin/a", "")
+			w.box.Run("/usr/bin/a", "")
 			if w.round(nil); w.verdict() != attest.Failed || w.state.QuoteBacked || !slices.Contains(ids(w.state.Failures), attest.EvidenceMalformed) {
 				t.Errorf("beyond it: %s, %v", w.verdict(), w.state.Failures)
 			}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/verifier/boxtest"
 )
 
 // rows counts the transitions that the last step recorded.
@@ -21,14 +22,14 @@ func rows(w *world) (n int) {
 
 // A node that answers well and badly in turn for a day writes a few rows and not one for each round, and every row is what was shown.
 func TestAlternatingAnswersWriteFewRows(t *testing.T) {
-	w := newWorld(t, document(t, "base", "/usr/bin/a"))
+	w := newWorld(t, boxtest.Document(t, "base", "/usr/bin/a"))
 	w.who.Interval = 5 * time.Minute
 	w.round(nil)
 	written, shown := 0, w.verdict()
 	for i := range 24 * 12 {
-		f := faults(nil)
+		f := boxtest.Faults(nil)
 		if i%2 == 0 {
-			f = faults{"other-ak": ""}
+			f = boxtest.Faults{"other-ak": ""}
 		}
 		w.round(f)
 		written += rows(w)
@@ -52,16 +53,16 @@ func TestAlternatingAnswersWriteFewRows(t *testing.T) {
 
 // flapping returns a world whose present failure does not end with the next good answer.
 func flapping(t *testing.T) *world {
-	w := newWorld(t, document(t, "base", "/usr/bin/a"))
+	w := newWorld(t, boxtest.Document(t, "base", "/usr/bin/a"))
 	w.round(nil)
 	for range freeFlaps {
-		w.round(faults{"other-ak": ""})
+		w.round(boxtest.Faults{"other-ak": ""})
 		w.round(nil)
 		if w.verdict() != attest.Trusted {
 			t.Fatalf("%s after %d failures", w.verdict(), w.state.Flaps)
 		}
 	}
-	w.round(faults{"other-ak": ""})
+	w.round(boxtest.Faults{"other-ak": ""})
 	w.round(nil)
 	if w.verdict() != attest.Failed || w.state.QuoteBacked {
 		t.Fatalf("%s after %d failures", w.verdict(), w.state.Flaps)
@@ -77,11 +78,11 @@ func TestHeldFailure(t *testing.T) {
 	}{
 		"a good answer":                 {func(*world) {}, attest.Failed, attest.QuoteSignatureInvalid},
 		"good answers for a while":      {func(w *world) { w.pass(firstHold) }, attest.Trusted, ""},
-		"what a quote proves":           {func(w *world) { w.box.run("/usr/bin/evil", "") }, attest.Failed, attest.FileNotInPolicy},
+		"what a quote proves":           {func(w *world) { w.box.Run("/usr/bin/evil", "") }, attest.Failed, attest.FileNotInPolicy},
 		"a person's reattest":           {func(w *world) { w.step(Asked{Now: w.now, Act: Reattest}) }, attest.Trusted, ""},
 		"the clock was set back":        {func(w *world) { w.now = w.now.Add(-time.Hour); w.next = 0 }, attest.Trusted, ""},
-		"a day later, one more":         {func(w *world) { w.pass(flapMemory); w.round(nil); w.round(faults{"other-ak": ""}) }, attest.Trusted, ""},
-		"refused again in the meantime": {func(w *world) { w.pass(firstHold - 40*time.Second); w.round(faults{"other-ak": ""}) }, attest.Failed, attest.QuoteSignatureInvalid},
+		"a day later, one more":         {func(w *world) { w.pass(flapMemory); w.round(nil); w.round(boxtest.Faults{"other-ak": ""}) }, attest.Trusted, ""},
+		"refused again in the meantime": {func(w *world) { w.pass(firstHold - 40*time.Second); w.round(boxtest.Faults{"other-ak": ""}) }, attest.Failed, attest.QuoteSignatureInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := flapping(t)

@@ -2,7 +2,6 @@ package verifier
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,6 +14,7 @@ import (
 	"github.com/assay-project/assay/endorsement"
 	"github.com/assay-project/assay/evidence/quote/quotetest"
 	"github.com/assay-project/assay/policy"
+	"github.com/assay-project/assay/verifier/boxtest"
 )
 
 // fleet is a running verifier with simulated machines. Its time is that of a synctest bubble.
@@ -27,8 +27,8 @@ type fleet struct {
 	ended chan error
 
 	mu       sync.Mutex
-	boxes    map[string]*box // by address
-	faults   map[string]faults
+	boxes    map[string]*boxtest.Box // by address
+	faults   map[string]boxtest.Faults
 	silent   map[string]error
 	asked    []Request
 	during   func(to Enrolment) // called in the middle of a round, without the lock
@@ -38,7 +38,7 @@ type fleet struct {
 
 func newFleet(t *testing.T, documents ...*policy.Document) *fleet {
 	t.Helper()
-	f := &fleet{t: t, store: NewMemoryStore(), boxes: map[string]*box{}, faults: map[string]faults{}, silent: map[string]error{}}
+	f := &fleet{t: t, store: NewMemoryStore(), boxes: map[string]*boxtest.Box{}, faults: map[string]boxtest.Faults{}, silent: map[string]error{}}
 	f.addPolicies(documents...)
 	f.cfg = Config{Collector: f}
 	return f
@@ -98,8 +98,8 @@ func (f *fleet) Collect(_ context.Context, to Enrolment, r Request) (Answer, err
 		return Answer{}, err
 	}
 	b := f.boxes[to.Address]
-	b.clock.Clock = max(b.clock.Clock, uint64(time.Now().UnixMilli()))
-	return b.answer(r, f.faults[to.Address]), nil
+	b.Clock.Clock = max(b.Clock.Clock, uint64(time.Now().UnixMilli()))
+	return answerOfBox(b, r, f.faults[to.Address]), nil
 }
 
 // on changes a machine, or how it answers, between rounds.
@@ -109,9 +109,9 @@ func (f *fleet) on(do func()) {
 	do()
 }
 
-func (f *fleet) enrol(id attest.AgentID, policies ...string) *box {
+func (f *fleet) enrol(id attest.AgentID, policies ...string) *boxtest.Box {
 	f.t.Helper()
-	b := newBox(f.t)
+	b := boxtest.New(f.t)
 	f.on(func() { f.boxes[string(id)] = b })
 	if _, err := f.v.Enrol(f.t.Context(), enrolment(b, id, policies...)); err != nil {
 		f.t.Fatal(err)
@@ -119,24 +119,11 @@ func (f *fleet) enrol(id attest.AgentID, policies ...string) *box {
 	return b
 }
 
-func enrolment(b *box, id attest.AgentID, policies ...string) Enrol {
+func enrolment(b *boxtest.Box, id attest.AgentID, policies ...string) Enrol {
 	return Enrol{
-		Registered: Registered{ID: id, AK: b.signer.Public(), EK: ekPublic(b.t), Address: string(id), Port: 9002},
+		Registered: Registered{ID: id, AK: b.Signer.Public(), EK: boxtest.EKPublic(), Address: string(id), Port: 9002},
 		Policies:   policies, FirstUse: true, Roots: endorsement.NewRoots(),
 	}
-}
-
-// ekPublic is the TPM2B_PUBLIC of an EK by the TCG's ECC template (EK Credential Profile, B.3.4), whose point is that of a test's key.
-func ekPublic(t testing.TB) []byte {
-	t.Helper()
-	public := testSigners()[1].Public()
-	point := public[len(public)-68:] // two sized coordinates
-	area := binary.BigEndian.AppendUint16(nil, 0x0023)
-	area = append(area, 0x00, 0x0b, 0x00, 0x03, 0x00, 0xb2, 0x00, 0x20)
-	area = append(area, attest.SHA256.Sum([]byte("policy")).Bytes()...)
-	area = append(area, 0x00, 0x06, 0x00, 0x80, 0x00, 0x43, 0x00, 0x10, 0x00, 0x03, 0x00, 0x10)
-	area = append(area, point...)
-	return append(binary.BigEndian.AppendUint16(nil, uint16(len(area))), area...)
 }
 
 func (f *fleet) node(id attest.AgentID) Node {
@@ -225,19 +212,19 @@ const (
 
 func TestFleetFollowsTheStory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, document(t, "base", "/usr/bin/a"))
+		f := newFleet(t, boxtest.Document(t, "base", "/usr/bin/a"))
 		f.start()
 		watching := f.watch()
 		b := f.enrol(node1, "base")
 		sleep(time.Second)
 		f.want(node1, attest.Trusted)
-		f.on(func() { b.run("/usr/bin/evil", "") })
+		f.on(func() { b.Run("/usr/bin/evil", "") })
 		sleep(round)
 		n := f.want(node1, attest.Failed)
 		if len(n.State.Failures) != 1 || n.State.Failures[0].Path != "/usr/bin/evil" {
 			t.Errorf("failures %v", n.State.Failures)
 		}
-		f.on(b.reset)
+		f.on(b.Reset)
 		sleep(2 * round)
 		f.want(node1, attest.Trusted)
 		want := []attest.Verdict{attest.Pending, attest.Trusted, attest.Failed, attest.Trusted}
@@ -262,13 +249,13 @@ func TestFleetFollowsTheStory(t *testing.T) {
 // C12: positions and quotes are written at most once per 60 s, and in the end all of them are there, without a hole.
 func TestEvidenceIsWrittenInBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, document(t, "base", "/usr/bin/a"))
+		f := newFleet(t, boxtest.Document(t, "base", "/usr/bin/a"))
 		f.start()
 		b := f.enrol(node1, "base")
 		sleep(time.Second)
 		before := len(f.store.written())
 		for range 20 {
-			f.on(func() { b.run("/usr/bin/a", "") })
+			f.on(func() { b.Run("/usr/bin/a", "") })
 			sleep(30 * time.Second)
 		}
 		if writes := len(f.store.written()) - before; writes < 6 || writes > 10 {
@@ -293,13 +280,13 @@ func TestRestartIsNoAlarm(t *testing.T) {
 	for name, away := range map[string]time.Duration{"at once": 0, "after an hour": time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := newFleet(t, document(t, "base", "/usr/bin/a"))
+				f := newFleet(t, boxtest.Document(t, "base", "/usr/bin/a"))
 				f.start()
 				b := f.enrol(node1, "base")
 				killed, stored := f.store, f.node(node1)
 				unwritten := uint64(0)
 				for range 10 { // until something is accepted that is not written; jitter decides when
-					f.on(func() { b.run("/usr/bin/a", "") })
+					f.on(func() { b.Run("/usr/bin/a", "") })
 					sleep(round)
 					killed, unwritten = f.store.copy(), f.node(node1).State.IMA.Position
 					var err error
@@ -335,15 +322,15 @@ func TestRestartIsNoAlarm(t *testing.T) {
 // Evidence of one boot is never written as that of another, and the event log of the first one is not lost.
 func TestRebootBetweenWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, document(t, "base", "/usr/bin/a"))
+		f := newFleet(t, boxtest.Document(t, "base", "/usr/bin/a"))
 		f.start()
 		b := f.enrol(node1, "base")
 		sleep(time.Second)
 		boots := []string{f.node(node1).State.Boot}
 		for range 3 {
-			f.on(func() { b.reset(); b.log = b.log[:len(b.log):len(b.log)] })
+			f.on(func() { b.Reset(); b.Log = b.Log[:len(b.Log):len(b.Log)] })
 			sleep(round)
-			f.on(func() { b.run("/usr/bin/a", "") })
+			f.on(func() { b.Run("/usr/bin/a", "") })
 			sleep(round)
 			boots = append(boots, f.node(node1).State.Boot)
 		}
@@ -353,7 +340,7 @@ func TestRebootBetweenWrites(t *testing.T) {
 			if want := uint64(min(i, 1) + 3); err != nil || list.Count != want {
 				t.Errorf("boot %d: %d entries, want %d, %v", i, list.Count, want, err)
 			}
-			if log, err := f.store.BootLog(t.Context(), node1, boot); err != nil || len(log) != len(b.log) {
+			if log, err := f.store.BootLog(t.Context(), node1, boot); err != nil || len(log) != len(b.Log) {
 				t.Errorf("boot %d: event log of %d bytes, %v", i, len(log), err)
 			}
 		}
@@ -383,7 +370,7 @@ func TestConcurrencyIsBounded(t *testing.T) {
 
 func TestSilenceInTheFleet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, document(t, "base"))
+		f := newFleet(t, boxtest.Document(t, "base"))
 		f.start()
 		f.enrol(node1, "base")
 		sleep(time.Second)
@@ -407,7 +394,7 @@ func TestSilenceInTheFleet(t *testing.T) {
 // An answer that comes after its nonce's life is no answer, and a round that hangs does not hang the node.
 func TestAnswerThatTakesTooLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, document(t, "base"))
+		f := newFleet(t, boxtest.Document(t, "base"))
 		f.during = func(Enrolment) { time.Sleep(nonceLifetime + time.Second) }
 		f.start()
 		f.enrol(node1, "base")
@@ -424,8 +411,8 @@ func TestAnswerThatTakesTooLong(t *testing.T) {
 
 func TestEnrolRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, document(t, "base"))
-		b := newBox(t)
+		f := newFleet(t, boxtest.Document(t, "base"))
+		b := boxtest.New(t)
 		good := enrolment(b, node1, "base")
 		f.start()
 		f.boxes["node-1"] = b

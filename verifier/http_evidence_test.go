@@ -11,6 +11,7 @@ import (
 	"github.com/assay-project/assay/endorsement"
 	"github.com/assay-project/assay/evidence/quote"
 	"github.com/assay-project/assay/internal/mtls"
+	"github.com/assay-project/assay/verifier/boxtest"
 	"github.com/assay-project/assay/wire"
 )
 
@@ -39,7 +40,7 @@ func TestEvidenceOfAnOlderQuote(t *testing.T) {
 	s := newSite(t)
 	viewer, admin := s.as(mtls.Viewer), s.as(mtls.Administrator)
 	b := s.boxes["node-1"]
-	first, second := document(t, "first"), document(t, "second", "/usr/bin/a")
+	first, second := boxtest.Document(t, "first"), boxtest.Document(t, "second", "/usr/bin/a")
 	for _, d := range [][]byte{first.Bytes(), second.Bytes()} {
 		s.into(admin, call{method: "POST", path: api.PathPolicies, body: string(d), kind: "application/octet-stream"}, nil)
 	}
@@ -58,12 +59,12 @@ func TestEvidenceOfAnOlderQuote(t *testing.T) {
 		}
 	}
 	s.into(admin, call{method: "POST", path: api.PathNodes, body: `{"id":"node-1","firstUse":true,"policies":["first"],"interval":1}`}, nil)
-	old, signedBy := await(attest.Trusted), b.signer.Public()
+	old, signedBy := await(attest.Trusted), b.Signer.Public()
 
 	r := registeredBox(b)
-	b.reset()
-	b.reimage()
-	r.ID, r.AK, r.EK, r.Address = node1, b.signer.Public(), ekPublic(t), "node-1"
+	b.Reset()
+	b.Reimage()
+	r.ID, r.AK, r.EK, r.Address = node1, b.Signer.Public(), boxtest.EKPublic(), "node-1"
 	if err := s.verifier.Approve(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
@@ -74,13 +75,13 @@ func TestEvidenceOfAnOlderQuote(t *testing.T) {
 	var now, before api.Evidence
 	s.into(viewer, call{method: "GET", path: path}, &now)
 	s.into(viewer, call{method: "GET", path: path + "?quote=" + old.String()}, &before)
-	if !signs(t, now) || !bytes.Equal(now.AK, b.signer.Public()) || len(now.Policies) != 1 || now.Policies[0].Name != "second" {
+	if !signs(t, now) || !bytes.Equal(now.AK, b.Signer.Public()) || len(now.Policies) != 1 || now.Policies[0].Name != "second" {
 		t.Errorf("last quote: signed by its AK: %t, documents %v", signs(t, now), now.Policies)
 	}
 	if !signs(t, before) || !bytes.Equal(before.AK, signedBy) || len(before.Policies) != 1 || before.Policies[0].Name != "first" || before.Position == 0 {
 		t.Errorf("older quote: signed by its AK: %t, documents %v", signs(t, before), before.Policies)
 	}
-	if !bytes.Equal(before.EK, ekPublic(t)) || before.Boot == now.Boot || before.Digest != old {
+	if !bytes.Equal(before.EK, boxtest.EKPublic()) || before.Boot == now.Boot || before.Digest != old {
 		t.Errorf("older quote: boot %s, digest %s", before.Boot, before.Digest)
 	}
 	s.into(viewer, call{method: "GET", path: path + "?quote=" + now.Digest.String()}, &before)
@@ -104,7 +105,7 @@ func TestSignerIsForgotten(t *testing.T) {
 	w := newWorld(t)
 	w.round(nil)
 	q := *w.shelf.quote
-	own, other := w.box.signer.Public(), w.box.other.Public()
+	own, other := w.box.Signer.Public(), w.box.Other.Public()
 	if have, err := signer(Enrolment{AK: other, Former: [][]byte{[]byte("no key"), own}}, q); err != nil || !bytes.Equal(have, own) {
 		t.Errorf("have %x, %v", have, err)
 	}

@@ -31,6 +31,7 @@ import (
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/internal/mtls"
+	"github.com/assay-project/assay/verifier/boxtest"
 )
 
 // site is a served API with real TLS and the three CAs of C6.
@@ -42,7 +43,7 @@ type site struct {
 	verifier  *Verifier
 	api       *API
 	agents    map[attest.AgentID]Registered
-	boxes     map[string]*box
+	boxes     map[string]*boxtest.Box
 	now       atomic.Pointer[time.Time] // nil for the system's
 	log       lockedBuffer
 	redeemed  map[string]attest.AgentID // by the text of a join token's credential
@@ -114,7 +115,7 @@ func (s *site) Approve(_ context.Context, id attest.AgentID) error {
 // Collect implements Collector.
 func (s *site) Collect(_ context.Context, to Enrolment, r Request) (Answer, error) {
 	if b := s.boxes[to.Address]; b != nil {
-		return b.answer(r, nil), nil
+		return answerOfBox(b, r, nil), nil
 	}
 	return Answer{}, errors.New("connection refused")
 }
@@ -129,8 +130,8 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := newBox(t)
-	s := &site{t: t, authority: authority, store: NewMemoryStore(), redeemed: map[string]attest.AgentID{}, boxes: map[string]*box{"node-1": b}}
+	b := boxtest.New(t)
+	s := &site{t: t, authority: authority, store: NewMemoryStore(), redeemed: map[string]attest.AgentID{}, boxes: map[string]*boxtest.Box{"node-1": b}}
 	s.agents = map[attest.AgentID]Registered{node1: enrolment(b, node1).Registered}
 	s.verifier, err = New(Config{Store: s.store, Evidence: s.store, Policies: s.store, Reactions: s.store, Collector: s})
 	if err != nil {
@@ -313,7 +314,7 @@ func TestNodeOverTheAPI(t *testing.T) {
 	s := newSite(t)
 	admin, viewer := s.as(mtls.Administrator), s.as(mtls.Viewer)
 	var p api.Policy
-	doc := document(t, "base", "/usr/bin/a")
+	doc := boxtest.Document(t, "base", "/usr/bin/a")
 	s.into(admin, call{method: "POST", path: api.PathPolicies, body: string(doc.Bytes()), kind: "application/octet-stream"}, &p)
 	if p.Digest != doc.Digest() || p.Name != "base" || p.Size != int64(len(doc.Bytes())) {
 		t.Errorf("added %+v", p)
@@ -339,7 +340,7 @@ func TestNodeOverTheAPI(t *testing.T) {
 	}
 	var evidence api.Evidence
 	s.into(viewer, call{method: "GET", path: api.PathNodes + "/node-1/evidence"}, &evidence)
-	if evidence.List != strings.Join(s.boxes["node-1"].list, "") || len(evidence.BootLog) == 0 || evidence.Quote == "" {
+	if evidence.List != strings.Join(s.boxes["node-1"].List, "") || len(evidence.BootLog) == 0 || evidence.Quote == "" {
 		t.Errorf("evidence of %d bytes", len(evidence.List))
 	}
 	s.into(admin, call{method: "POST", path: api.PathNodes + "/node-1/pause"}, &n)
@@ -428,7 +429,7 @@ func TestDocumentsOverTheAPI(t *testing.T) {
 	}
 	var policies api.Page[api.Policy]
 	for _, name := range []string{"a", "b", "c"} {
-		s.into(admin, call{method: "POST", path: api.PathPolicies, body: string(document(t, name).Bytes()), kind: "application/octet-stream"}, nil)
+		s.into(admin, call{method: "POST", path: api.PathPolicies, body: string(boxtest.Document(t, name).Bytes()), kind: "application/octet-stream"}, nil)
 	}
 	s.into(admin, call{method: "GET", path: api.PathPolicies + "?limit=2"}, &policies)
 	s.into(admin, call{method: "GET", path: api.PathPolicies + "?limit=2&cursor=" + policies.Next}, &policies)
@@ -474,7 +475,7 @@ func TestAgentOverTheAPI(t *testing.T) {
 	}
 	var challenge api.SessionChallenge
 	s.into(agent, call{method: "POST", path: api.PathAgentSessions, body: `{"agent":"node-1"}`}, &challenge)
-	proof, err := json.Marshal(prover(s.boxes["node-1"].signer, challenge.Challenge, mtls.KeyDigest(leaf.Leaf)))
+	proof, err := json.Marshal(prover(s.boxes["node-1"].Signer, challenge.Challenge, mtls.KeyDigest(leaf.Leaf)))
 	if err != nil {
 		t.Fatal(err)
 	}

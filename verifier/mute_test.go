@@ -9,6 +9,7 @@ import (
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/internal/mtls"
+	"github.com/assay-project/assay/verifier/boxtest"
 )
 
 func (f *fleet) cordon(id attest.AgentID, on bool) {
@@ -32,7 +33,7 @@ func TestMuteHoldsReactionsToSilence(t *testing.T) {
 	for name, cordoned := range map[string]bool{"cordoned": true, "not cordoned": false} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := newFleet(t, document(t, "base", "/usr/bin/a"))
+				f := newFleet(t, boxtest.Document(t, "base", "/usr/bin/a"))
 				f.start()
 				f.crowd(enforcing())
 				sleep(round)
@@ -62,16 +63,16 @@ func TestMuteHoldsReactionsToSilence(t *testing.T) {
 // Appraisal goes on in a mute, and what it finds shows and is reacted to.
 func TestMuteHidesNoFailure(t *testing.T) {
 	for name, row := range map[string]struct {
-		fault    func(f *fleet, b *box)
+		fault    func(f *fleet, b *boxtest.Box)
 		failure  attest.FailureID
 		reaction []string
 	}{
-		"that a quote proves":          {func(_ *fleet, b *box) { b.run("/usr/bin/evil", "") }, attest.FileNotInPolicy, []string{"node-1 Failure Due"}},
-		"of the class Unauthenticated": {func(f *fleet, _ *box) { f.faults[string(node1)] = faults{"stale-nonce": ""} }, attest.NonceMismatch, nil},
+		"that a quote proves":          {func(_ *fleet, b *boxtest.Box) { b.Run("/usr/bin/evil", "") }, attest.FileNotInPolicy, []string{"node-1 Failure Due"}},
+		"of the class Unauthenticated": {func(f *fleet, _ *boxtest.Box) { f.faults[string(node1)] = boxtest.Faults{"stale-nonce": ""} }, attest.NonceMismatch, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := newFleet(t, document(t, "base", "/usr/bin/a"))
+				f := newFleet(t, boxtest.Document(t, "base", "/usr/bin/a"))
 				f.start()
 				b := f.enrol(node1, "base")
 				f.assign(node1, enforcing())
@@ -97,7 +98,7 @@ func TestCordonOverTheAPI(t *testing.T) {
 	s := newSite(t)
 	operator, viewer := s.as(mtls.Operator), s.as(mtls.Viewer)
 	events := s.watchAs(viewer)
-	doc := document(t, "base", "/usr/bin/a")
+	doc := boxtest.Document(t, "base", "/usr/bin/a")
 	s.into(s.as(mtls.Administrator), call{method: "POST", path: api.PathPolicies, body: string(doc.Bytes()), kind: "application/octet-stream"}, nil)
 	s.into(operator, call{method: "POST", path: api.PathNodes, body: `{"id":"node-1","firstUse":true,"policies":["base"],"interval":120}`}, nil)
 	for want := range 2 {
@@ -141,7 +142,7 @@ func TestCordonOverTheAPI(t *testing.T) {
 
 // What people are told of a mute is a function of state and time, as the verdict is.
 func TestMuteView(t *testing.T) {
-	w := newWorld(t, document(t, "base", "/usr/bin/a"))
+	w := newWorld(t, boxtest.Document(t, "base", "/usr/bin/a"))
 	w.round(nil)
 	w.step(Cordoned{Now: w.now, On: true})
 	for _, row := range []struct {
@@ -165,7 +166,7 @@ func TestMuteUnderAClockThatIsSetBack(t *testing.T) {
 		back time.Duration
 		want attest.Verdict
 	}{"by a day": {24 * time.Hour, attest.Stale}, "not at all": {0, attest.Trusted}} {
-		w := newWorld(t, document(t, "base", "/usr/bin/a"))
+		w := newWorld(t, boxtest.Document(t, "base", "/usr/bin/a"))
 		w.round(nil)
 		w.step(Cordoned{Now: w.now, On: true})
 		w.now = w.now.Add(-row.back) // the server's alone: the TPM's goes on

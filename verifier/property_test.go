@@ -11,29 +11,30 @@ import (
 
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/policy"
+	"github.com/assay-project/assay/verifier/boxtest"
 )
 
 // Whatever happens, in whatever order: a quote-backed Failed is left only by a new boot whose evidence passes, by policies under which all
 // passes, and by a person's reattest; and nothing is Trusted without a round that was accepted under the policies of now, or stored
 // evidence of this boot that passes them.
 func TestNoSequenceOfEventsIsMistakenForTrust(t *testing.T) {
-	base, wide := document(t, "base", "/usr/bin/a"), document(t, "wide", "/usr/bin/a", "/usr/bin/b")
-	sets := [][]*policy.Document{nil, {base}, {wide}, {base, wide}, {wide, pcrDocument(t, "firmware", 12, newBox(t).pcrs[12])}}
+	base, wide := boxtest.Document(t, "base", "/usr/bin/a"), boxtest.Document(t, "wide", "/usr/bin/a", "/usr/bin/b")
+	sets := [][]*policy.Document{nil, {base}, {wide}, {base, wide}, {wide, boxtest.PCRDocument(t, "firmware", 12, boxtest.New(t).PCRs[12])}}
 	allFaults := []string{"", "", "", "stale-nonce", "other-ak", "extra-pcr", "missing-pcr", "other-bank", "relabel", "pcr-value", "unbound-key",
 		"no-key", "clock-back", "resets-back", "shorter", "without-last", "reorder", "hide", "false-hash", "garbage-list", "no-list", "no-log",
 		"other-log", "changed-log", "from-zero", "from-one", "late", "ghost"}
 	rapid.Check(t, func(r *rapid.T) {
 		w := newWorld(t, base)
-		saved := w.box.snapshot()
+		saved := w.box.Snapshot()
 		for i := range rapid.IntRange(1, 40).Draw(r, "events") {
-			before, boot := w.state, w.box.clock.ResetCount<<16|w.box.clock.RestartCount
+			before, boot := w.state, w.box.Clock.ResetCount<<16|w.box.Clock.RestartCount
 			event := rapid.SampledFrom([]string{"round", "round", "round", "round", "silence", "malformed", "run", "machine", "act", "policies", "wait", "wait", "cordon"}).Draw(r, "event")
 			what := ""
 			switch event {
 			case "round":
 				what = rapid.SampledFrom(allFaults).Draw(r, "fault")
 				if request, ok := w.ask(); ok {
-					w.step(Answered{Now: w.now, Request: request, Answer: w.box.answer(request, faults{what: "/usr/bin/a"})})
+					w.step(Answered{Now: w.now, Request: request, Answer: answerOfBox(w.box, request, boxtest.Faults{what: "/usr/bin/a"})})
 				}
 			case "silence":
 				w.step(Unanswered{Now: w.now, Reason: "no answer"})
@@ -41,7 +42,7 @@ func TestNoSequenceOfEventsIsMistakenForTrust(t *testing.T) {
 				w.step(Answered{Now: w.now, Malformed: "status 404"})
 			case "run":
 				what = rapid.SampledFrom([]string{"/usr/bin/a", "/usr/bin/b", "/usr/bin/c"}).Draw(r, "path")
-				w.box.run(what, "")
+				w.box.Run(what, "")
 			case "machine":
 				what = rapid.SampledFrom([]string{"reset", "power", "restart", "suspend", "kexec", "key", "save", "load"}).Draw(r, "what")
 				saved = disturb(w, saved, what)
@@ -66,24 +67,24 @@ func TestNoSequenceOfEventsIsMistakenForTrust(t *testing.T) {
 	})
 }
 
-func disturb(w *world, saved *box, what string) *box {
+func disturb(w *world, saved *boxtest.Box, what string) *boxtest.Box {
 	switch what {
 	case "reset":
-		w.box.reset()
+		w.box.Reset()
 	case "power":
-		w.box.powerCut()
+		w.box.PowerCut()
 	case "restart":
-		w.box.restart()
+		w.box.Restart()
 	case "suspend":
-		w.box.suspend()
+		w.box.Suspend()
 	case "kexec":
-		w.box.kexec(1)
+		w.box.Kexec(1)
 	case "key":
-		w.box.key += "x"
+		w.box.Key += "x"
 	case "save":
-		return w.box.snapshot()
+		return w.box.Snapshot()
 	case "load":
-		w.box = saved.snapshot()
+		w.box = saved.Snapshot()
 	}
 	return saved
 }
@@ -128,26 +129,26 @@ func checkStep(r *rapid.T, before State, w *world, event string) {
 
 // What the machine's own list holds decides in the end: after any history, a person's reattest and one honest round tell the truth.
 func TestReattestTellsTheTruth(t *testing.T) {
-	base := document(t, "base", "/usr/bin/a")
+	base := boxtest.Document(t, "base", "/usr/bin/a")
 	rapid.Check(t, func(r *rapid.T) {
 		w := newWorld(t, base)
 		bad := false
-		saved := w.box.snapshot()
+		saved := w.box.Snapshot()
 		for range rapid.IntRange(0, 15).Draw(r, "events") {
 			switch event := rapid.SampledFrom([]string{"round", "fault", "good", "bad", "reset", "suspend", "restart", "save", "load"}).Draw(r, "event"); event {
 			case "round":
 				w.round(nil)
 			case "fault":
-				w.round(faults{rapid.SampledFrom([]string{"shorter", "ghost", "hide", "no-list", "clock-back", "other-ak"}).Draw(r, "fault"): "/usr/bin/a"})
+				w.round(boxtest.Faults{rapid.SampledFrom([]string{"shorter", "ghost", "hide", "no-list", "clock-back", "other-ak"}).Draw(r, "fault"): "/usr/bin/a"})
 			case "good":
-				w.box.run("/usr/bin/a", "")
+				w.box.Run("/usr/bin/a", "")
 			case "bad":
-				w.box.run("/usr/bin/b", "")
+				w.box.Run("/usr/bin/b", "")
 			default:
 				saved = disturb(w, saved, event)
 			}
 		}
-		for _, line := range w.box.list {
+		for _, line := range w.box.List {
 			bad = bad || strings.HasSuffix(line, "/usr/bin/b\n")
 		}
 		w.step(Asked{Now: w.now, Act: Reattest})

@@ -12,6 +12,7 @@ import (
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/reaction"
+	"github.com/assay-project/assay/verifier/boxtest"
 )
 
 const operatorName = "operator-1"
@@ -67,16 +68,16 @@ func (f *fleet) act(id uint64) {
 // The verdict's transaction decides, the budget holds, and what was done is undone when trust returns.
 func TestFailureIsReactedToAndLifted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, document(t, "base", "/usr/bin/a"))
+		f := newFleet(t, boxtest.Document(t, "base", "/usr/bin/a"))
 		f.start()
 		first, second := f.enrol(node1, "base"), f.enrol("node-2", "base")
 		f.assign(node1, enforcing())
 		f.assign("node-2", enforcing())
 		sleep(round)
 		f.wantReactions("while all is well")
-		f.on(func() { first.run("/usr/bin/evil", "") })
+		f.on(func() { first.Run("/usr/bin/evil", "") })
 		sleep(round)
-		f.on(func() { second.run("/usr/bin/evil", "") })
+		f.on(func() { second.Run("/usr/bin/evil", "") })
 		sleep(round)
 		f.wantReactions("after two failures", "node-1 Failure Due", "node-2 Failure Waiting")
 		rows, err := f.v.Reactions(t.Context(), reaction.Query{ID: 1})
@@ -85,7 +86,7 @@ func TestFailureIsReactedToAndLifted(t *testing.T) {
 		}
 		f.act(1)
 		f.wantReactions("after the operator", "node-1 Failure Applied", "node-2 Failure Waiting")
-		f.on(first.reset)
+		f.on(first.Reset)
 		sleep(2 * round)
 		f.want(node1, attest.Trusted)
 		f.wantReactions("after the reboot", "node-1 Failure Lifting", "node-2 Failure Waiting")
@@ -114,10 +115,10 @@ func TestReactionsOutliveTheNode(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := newFleet(t, document(t, "base", "/usr/bin/a"))
+				f := newFleet(t, boxtest.Document(t, "base", "/usr/bin/a"))
 				f.start()
 				b := f.enrol(node1, "base")
-				f.on(func() { b.run("/usr/bin/evil", "") })
+				f.on(func() { b.Run("/usr/bin/evil", "") })
 				sleep(round)
 				f.wantReactions("before the assignment")
 				f.assign(node1, enforcing())
@@ -139,19 +140,19 @@ func TestReactionsOutliveTheNode(t *testing.T) {
 func TestWhatIsNoReaction(t *testing.T) {
 	for name, tt := range map[string]struct {
 		change  func(a *api.Assignment)
-		fault   func(f *fleet, b *box)
+		fault   func(f *fleet, b *boxtest.Box)
 		verdict attest.Verdict
 	}{
 		"in Observe":                   {change: func(a *api.Assignment) { a.Mode = api.Observe }},
 		"without a mode":               {change: func(a *api.Assignment) { a.Mode = "" }},
 		"without an owner":             {change: func(a *api.Assignment) { a.Owner = "" }},
 		"without reactions":            {change: func(a *api.Assignment) { a.Reactions = nil }},
-		"of the class Unauthenticated": {fault: func(f *fleet, _ *box) { f.faults[string(node1)] = faults{"stale-nonce": ""} }},
-		"that is silence":              {fault: func(f *fleet, _ *box) { f.silent[string(node1)] = errors.New("no route") }, verdict: attest.Stale},
+		"of the class Unauthenticated": {fault: func(f *fleet, _ *boxtest.Box) { f.faults[string(node1)] = boxtest.Faults{"stale-nonce": ""} }},
+		"that is silence":              {fault: func(f *fleet, _ *boxtest.Box) { f.silent[string(node1)] = errors.New("no route") }, verdict: attest.Stale},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := newFleet(t, document(t, "base", "/usr/bin/a"))
+				f := newFleet(t, boxtest.Document(t, "base", "/usr/bin/a"))
 				f.start()
 				b, a := f.enrol(node1, "base"), enforcing()
 				a.WhenSilent = nil
@@ -160,7 +161,7 @@ func TestWhatIsNoReaction(t *testing.T) {
 				}
 				f.assign(node1, a)
 				if tt.fault == nil {
-					tt.fault = func(_ *fleet, b *box) { b.run("/usr/bin/evil", "") }
+					tt.fault = func(_ *fleet, b *boxtest.Box) { b.Run("/usr/bin/evil", "") }
 				}
 				if tt.verdict == "" {
 					tt.verdict = attest.Failed
@@ -174,7 +175,7 @@ func TestWhatIsNoReaction(t *testing.T) {
 				f.on(func() {
 					delete(f.faults, string(node1))
 					delete(f.silent, string(node1))
-					b.run("/usr/bin/evil", "")
+					b.Run("/usr/bin/evil", "")
 				})
 				f.assign(node1, enforcing())
 				sleep(2 * round)
@@ -188,11 +189,11 @@ func TestWhatIsNoReaction(t *testing.T) {
 // An operator that claims when the store's verdict has moved on is refused, even where the row says otherwise.
 func TestClaimsRestOnTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, document(t, "base", "/usr/bin/a"))
+		f := newFleet(t, boxtest.Document(t, "base", "/usr/bin/a"))
 		f.start()
 		b := f.enrol(node1, "base")
 		f.assign(node1, enforcing())
-		f.on(func() { b.run("/usr/bin/evil", "") })
+		f.on(func() { b.Run("/usr/bin/evil", "") })
 		sleep(round)
 		good := f.store.copy()
 		n, err := f.store.Node(t.Context(), node1)
@@ -220,14 +221,14 @@ func TestClaimsRestOnTheStore(t *testing.T) {
 
 func TestSuspensionSurvivesARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, document(t, "base", "/usr/bin/a"))
+		f := newFleet(t, boxtest.Document(t, "base", "/usr/bin/a"))
 		f.start()
 		b := f.enrol(node1, "base")
 		f.assign(node1, enforcing())
 		if err := f.v.Suspend(t.Context(), api.Suspension{Suspended: true, By: "eve", Reason: "maintenance"}); err != nil {
 			t.Fatal(err)
 		}
-		f.on(func() { b.run("/usr/bin/evil", "") })
+		f.on(func() { b.Run("/usr/bin/evil", "") })
 		sleep(round)
 		f.end()
 		f.start()
@@ -252,7 +253,7 @@ func TestSuspensionSurvivesARestart(t *testing.T) {
 // Silence brings the milder reactions after its time, never while more than a fifth of the fleet is silent, and is over with an answer.
 func TestSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, document(t, "base", "/usr/bin/a"))
+		f := newFleet(t, boxtest.Document(t, "base", "/usr/bin/a"))
 		f.start()
 		ids := []attest.AgentID{"node-1", "node-2", "node-3", "node-4", "node-5", "node-6"}
 		for _, id := range ids {
@@ -295,7 +296,7 @@ func TestSilence(t *testing.T) {
 // The rule of the fleet holds at the claim too.
 func TestSilenceIsNotClaimedWhileTheFleetIsSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, document(t, "base", "/usr/bin/a"))
+		f := newFleet(t, boxtest.Document(t, "base", "/usr/bin/a"))
 		f.start()
 		for _, id := range []attest.AgentID{"node-1", "node-2", "node-3", "node-4", "node-5"} {
 			f.enrol(id, "base")
@@ -320,7 +321,7 @@ func TestSilenceIsNotClaimedWhileTheFleetIsSilent(t *testing.T) {
 // C7: while an object assigns, nobody but the operator changes what applies.
 func TestOwnerRule(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, document(t, "base", "/usr/bin/a"))
+		f := newFleet(t, boxtest.Document(t, "base", "/usr/bin/a"))
 		f.start()
 		f.enrol(node1, "base")
 		interval, none := time.Minute, []string{}
@@ -359,7 +360,7 @@ func (l late) ChangeReactions(ctx context.Context, change func(ReactionBook) err
 // A silent node that fails while silence is looked at keeps the reaction to its failure: nobody would decide it again.
 func TestLookForSilenceLeavesFailuresAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, document(t, "base", "/usr/bin/a"))
+		f := newFleet(t, boxtest.Document(t, "base", "/usr/bin/a"))
 		f.start()
 		b := f.enrol(node1, "base")
 		for _, id := range []attest.AgentID{"node-2", "node-3", "node-4", "node-5"} {
@@ -371,7 +372,7 @@ func TestLookForSilenceLeavesFailuresAlone(t *testing.T) {
 		f.wantReactions("while it is silent", "node-1 Silence Due")
 		looker := &Verifier{cfg: f.v.cfg, workers: f.v.workers}
 		looker.cfg.Reactions = late{f.store, func() {
-			f.on(func() { b.run("/usr/bin/evil", ""); delete(f.silent, string(node1)) })
+			f.on(func() { b.Run("/usr/bin/evil", ""); delete(f.silent, string(node1)) })
 			sleep(round)
 			f.on(func() { f.silent[string(node1)] = errors.New("no route") })
 		}}

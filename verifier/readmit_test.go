@@ -8,18 +8,19 @@ import (
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/verifier/boxtest"
 )
 
 // failedAndRebooted is a fleet whose node-1 failed and then booted anew, and passes but for what still holds it.
-func failedAndRebooted(t *testing.T, a api.Assignment) (*fleet, *box) {
-	f := newFleet(t, document(t, "base", "/usr/bin/a"), document(t, "wide", "/usr/bin/a", "/usr/bin/b"))
+func failedAndRebooted(t *testing.T, a api.Assignment) (*fleet, *boxtest.Box) {
+	f := newFleet(t, boxtest.Document(t, "base", "/usr/bin/a"), boxtest.Document(t, "wide", "/usr/bin/a", "/usr/bin/b"))
 	f.start()
 	b := f.enrol(node1, "base")
 	f.assign(node1, a)
-	f.on(func() { b.run("/usr/bin/evil", "") })
+	f.on(func() { b.Run("/usr/bin/evil", "") })
 	sleep(round)
 	f.want(node1, attest.Failed)
-	f.on(b.reset)
+	f.on(b.Reset)
 	sleep(2 * round)
 	return f, b
 }
@@ -63,20 +64,20 @@ func TestReadmissionIsAutomaticByDefault(t *testing.T) {
 
 // None of these is a way around the person.
 func TestNothingElseReadmits(t *testing.T) {
-	for name, try := range map[string]func(f *fleet, b *box){
-		"another reboot": func(f *fleet, b *box) { f.on(b.reset) },
-		"other policies": func(f *fleet, _ *box) {
+	for name, try := range map[string]func(f *fleet, b *boxtest.Box){
+		"another reboot": func(f *fleet, b *boxtest.Box) { f.on(b.Reset) },
+		"other policies": func(f *fleet, _ *boxtest.Box) {
 			wide := []string{"wide"}
 			if err := f.v.Update(f.t.Context(), node1, Update{Policies: &wide, ByOwner: true}); err != nil {
 				f.t.Fatal(err)
 			}
 		},
-		"silence": func(f *fleet, _ *box) {
+		"silence": func(f *fleet, _ *boxtest.Box) {
 			f.on(func() { f.silent[string(node1)] = errors.New("no route") })
 			sleep(10 * time.Minute)
 			f.on(func() { delete(f.silent, string(node1)) })
 		},
-		"a restart of the server": func(f *fleet, _ *box) { f.end(); f.start() },
+		"a restart of the server": func(f *fleet, _ *boxtest.Box) { f.end(); f.start() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -106,7 +107,7 @@ func TestApprovalIsForOneBoot(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.on(func() {
-			b.run("/usr/bin/worse", "")
+			b.Run("/usr/bin/worse", "")
 			delete(f.silent, string(node1))
 		})
 		sleep(2 * round)
@@ -116,14 +117,14 @@ func TestApprovalIsForOneBoot(t *testing.T) {
 		if err := f.v.Do(t.Context(), node1, Approve); !errors.Is(err, ErrNothingToApprove) {
 			t.Errorf("approval of a failing boot: %v", err)
 		}
-		f.on(b.reset)
+		f.on(b.Reset)
 		sleep(2 * round)
 		f.on(func() { f.silent[string(node1)] = errors.New("no route") })
 		if err := f.v.Do(t.Context(), node1, Approve); err != nil {
 			t.Fatal(err)
 		}
 		f.on(func() {
-			b.reset()
+			b.Reset()
 			delete(f.silent, string(node1))
 		})
 		sleep(2 * round)
@@ -167,28 +168,28 @@ func (f *fleet) assignPolicies(names ...string) {
 
 // A failure of the new boot that a change of policies explains leaves the person's question as it was.
 func TestPoliciesThatExplainTheNewBootDoNotReadmit(t *testing.T) {
-	for name, when := range map[string]func(f *fleet, b *box){
-		"it failed while it waited": func(f *fleet, b *box) { f.on(func() { b.run("/usr/bin/b", "") }); sleep(2 * round) },
-		"it failed at once": func(f *fleet, b *box) {
-			f.on(func() { b.reset(); b.run("/usr/bin/b", "") })
+	for name, when := range map[string]func(f *fleet, b *boxtest.Box){
+		"it failed while it waited": func(f *fleet, b *boxtest.Box) { f.on(func() { b.Run("/usr/bin/b", "") }); sleep(2 * round) },
+		"it failed at once": func(f *fleet, b *boxtest.Box) {
+			f.on(func() { b.Reset(); b.Run("/usr/bin/b", "") })
 			sleep(2 * round)
 		},
-		"it failed at once, twice": func(f *fleet, b *box) {
-			f.on(func() { b.reset(); b.run("/usr/bin/b", "") })
+		"it failed at once, twice": func(f *fleet, b *boxtest.Box) {
+			f.on(func() { b.Reset(); b.Run("/usr/bin/b", "") })
 			sleep(2 * round)
-			f.on(func() { b.reset(); b.run("/usr/bin/b", "") })
+			f.on(func() { b.Reset(); b.Run("/usr/bin/b", "") })
 			sleep(2 * round)
 		},
-		"it failed after the approval": func(f *fleet, b *box) {
+		"it failed after the approval": func(f *fleet, b *boxtest.Box) {
 			f.on(func() { f.silent[string(node1)] = errors.New("no route") })
 			if err := f.v.Do(f.t.Context(), node1, Approve); err != nil {
 				f.t.Fatal(err)
 			}
-			f.on(func() { b.run("/usr/bin/b", ""); delete(f.silent, string(node1)) })
+			f.on(func() { b.Run("/usr/bin/b", ""); delete(f.silent, string(node1)) })
 			sleep(2 * round)
 		},
-		"and the server restarted": func(f *fleet, b *box) {
-			f.on(func() { b.run("/usr/bin/b", "") })
+		"and the server restarted": func(f *fleet, b *boxtest.Box) {
+			f.on(func() { b.Run("/usr/bin/b", "") })
 			sleep(2 * round)
 			f.end()
 			f.start()

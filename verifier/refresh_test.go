@@ -13,6 +13,7 @@ import (
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/internal/mtls"
+	"github.com/assay-project/assay/verifier/boxtest"
 )
 
 // book is a registrar's records.
@@ -59,9 +60,9 @@ func (b *book) put(r Registered) {
 }
 
 // registering is a fleet of one node that is Trusted, with a registrar that knows it.
-func registering(t *testing.T, change func(*Config)) (*fleet, *book, *box) {
+func registering(t *testing.T, change func(*Config)) (*fleet, *book, *boxtest.Box) {
 	t.Helper()
-	f := newFleet(t, document(t, "base", "/usr/bin/a"))
+	f := newFleet(t, boxtest.Document(t, "base", "/usr/bin/a"))
 	records := &book{by: map[attest.AgentID]Registered{}}
 	f.cfg.Registrar = records
 	if change != nil {
@@ -75,12 +76,12 @@ func registering(t *testing.T, change func(*Config)) (*fleet, *book, *box) {
 	return f, records, b
 }
 
-func registeredBox(b *box) Registered {
-	return Registered{ID: node1, AK: b.signer.Public(), EK: ekPublic(b.t), Address: string(node1), Port: 9002}
+func registeredBox(b *boxtest.Box) Registered {
+	return Registered{ID: node1, AK: b.Signer.Public(), EK: boxtest.EKPublic(), Address: string(node1), Port: 9002}
 }
 
 // move has the box answer elsewhere.
-func (f *fleet) move(b *box, to string) {
+func (f *fleet) move(b *boxtest.Box, to string) {
 	f.on(func() {
 		f.boxes[to] = b
 		f.silent[string(node1)] = errors.New("connection refused")
@@ -154,8 +155,8 @@ func TestRefresh(t *testing.T) {
 func TestWrongRecordProvesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, records, b := registering(t, nil)
-		stranger := newBox(t)
-		stranger.signer = stranger.other
+		stranger := boxtest.New(t)
+		stranger.Signer = stranger.Other
 		f.move(b, "elsewhere")
 		f.on(func() { f.boxes["thief"] = stranger })
 		stolen := registeredBox(b)
@@ -268,8 +269,8 @@ func TestReimage(t *testing.T) {
 				if err != nil || f.v.AllowsReimage(node1) == tt.waits || f.v.AllowsReimage("node-2") {
 					t.Fatalf("%v, allows %t", err, f.v.AllowsReimage(node1))
 				}
-				old := b.signer.Public()
-				f.on(b.reimage)
+				old := b.Signer.Public()
+				f.on(b.Reimage)
 				again := registeredBox(b)
 				again.Address = "elsewhere"
 				f.move(b, "elsewhere")
@@ -302,7 +303,7 @@ func TestRegistrationThatNobodyMayApprove(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, _, b := registering(t, func(c *Config) { c.Reimage = api.ReimageAllow })
 		good := registeredBox(b)
-		good.AK = testSigners()[2].Public()
+		good.AK = boxtest.Signers()[2].Public()
 		for name, tt := range map[string]struct {
 			edit func(*Registered)
 			want attest.FailureID

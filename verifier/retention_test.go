@@ -13,14 +13,15 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/verifier/boxtest"
 )
 
 const day = 24 * time.Hour
 
 // keeping is a fleet of one machine whose verifier cleans up.
-func keeping(t *testing.T, evidence time.Duration) (*fleet, *box) {
+func keeping(t *testing.T, evidence time.Duration) (*fleet, *boxtest.Box) {
 	t.Helper()
-	f := newFleet(t, document(t, "base"))
+	f := newFleet(t, boxtest.Document(t, "base"))
 	f.cfg.Interval, f.cfg.Retention = time.Hour, Retention{Store: f.store, Evidence: evidence}
 	f.start()
 	b := f.enrol(node1, "base")
@@ -49,7 +50,7 @@ func counted(t *testing.T, registry *prometheus.Registry, name, label string) fl
 func TestEvidenceOfEndedBootsExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		registry := prometheus.NewRegistry()
-		f := newFleet(t, document(t, "base"))
+		f := newFleet(t, boxtest.Document(t, "base"))
 		f.cfg.Interval, f.cfg.Metrics, f.cfg.Retention = time.Hour, registry, Retention{Store: f.store, Evidence: 2 * day}
 		f.start()
 		defer f.end()
@@ -59,7 +60,7 @@ func TestEvidenceOfEndedBootsExpires(t *testing.T) {
 		if _, err := f.store.List(t.Context(), node1, first); err != nil {
 			t.Fatalf("list of the current boot, which is older than what is kept: %v", err)
 		}
-		f.on(b.reset)
+		f.on(b.Reset)
 		sleep(2*day - 2*time.Hour)
 		second := f.want(node1, attest.Trusted).State.Boot
 		if _, err := f.store.List(t.Context(), node1, first); err != nil || second == first {
@@ -85,7 +86,7 @@ func TestEvidenceIsKeptForEver(t *testing.T) {
 		f, b := keeping(t, 0)
 		defer f.end()
 		first := f.want(node1, attest.Trusted).State.Boot
-		f.on(b.reset)
+		f.on(b.Reset)
 		sleep(20 * day)
 		if _, err := f.store.List(t.Context(), node1, first); err != nil {
 			t.Errorf("list of %s: %v", first, err)
@@ -96,7 +97,7 @@ func TestEvidenceIsKeptForEver(t *testing.T) {
 // A store that fails in the middle of a clean-up costs that clean-up: rounds go on, and the next one ends what was begun. What else expires is swept.
 func TestCleanUpThatFailsIsDoneLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, document(t, "base"))
+		f := newFleet(t, boxtest.Document(t, "base"))
 		swept := 0
 		f.cfg.Interval = time.Hour
 		f.cfg.Retention = Retention{Store: f.store, Evidence: day, Sweep: func(context.Context, time.Time) error { swept++; return nil }}
@@ -111,7 +112,7 @@ func TestCleanUpThatFailsIsDoneLater(t *testing.T) {
 		for range 3 {
 			sleep(2 * time.Hour)
 			boots = append(boots, f.want(node1, attest.Trusted).State.Boot)
-			f.on(b.reset)
+			f.on(b.Reset)
 		}
 		left := func() (count int) {
 			for _, boot := range boots {
@@ -159,7 +160,7 @@ func TestCleanUpNeverTakesTheCurrentBoot(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		acts := rapid.SliceOfN(rapid.SampledFrom([]string{"reset", "restart", "suspend", "run", "silent", "speak", "reimage", "wait", "policy", "reattest"}), 1, 5).Draw(r, "acts")
 		synctest.Test(t, func(t *testing.T) {
-			f := newFleet(t, document(t, "base"), document(t, "more", "/usr/bin/a"))
+			f := newFleet(t, boxtest.Document(t, "base"), boxtest.Document(t, "more", "/usr/bin/a"))
 			f.cfg.Interval, f.cfg.Retention = 6*time.Hour, Retention{Store: f.store, Evidence: day}
 			f.start()
 			defer f.end()
@@ -186,24 +187,24 @@ func TestCleanUpNeverTakesTheCurrentBoot(t *testing.T) {
 }
 
 // happens does one thing that happens to a machine or its node.
-func (f *fleet) happens(b *box, act string, policies []string) {
+func (f *fleet) happens(b *boxtest.Box, act string, policies []string) {
 	f.t.Helper()
 	var err error
 	switch act {
 	case "reset":
-		f.on(b.reset)
+		f.on(b.Reset)
 	case "restart":
-		f.on(b.restart)
+		f.on(b.Restart)
 	case "suspend":
-		f.on(b.suspend)
+		f.on(b.Suspend)
 	case "run":
-		f.on(func() { b.run("/usr/bin/a", "") })
+		f.on(func() { b.Run("/usr/bin/a", "") })
 	case "silent":
 		f.on(func() { f.silent[string(node1)] = errors.New("unplugged") })
 	case "speak":
 		f.on(func() { delete(f.silent, string(node1)) })
 	case "reimage":
-		f.on(b.reimage)
+		f.on(b.Reimage)
 		r := registeredBox(b)
 		r.Address = string(node1)
 		err = f.v.Approve(f.t.Context(), r)

@@ -10,6 +10,7 @@ import (
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/evidence/quote"
 	"github.com/assay-project/assay/evidence/quote/quotetest"
+	"github.com/assay-project/assay/verifier/boxtest"
 )
 
 // prover answers challenges as an agent does.
@@ -22,7 +23,7 @@ func prover(signer *quotetest.Signer, challenge []byte, key attest.Digest) api.S
 // C1: each row is one fault of one session; without it the token is given and good.
 func TestSessionProof(t *testing.T) {
 	key, otherKey := attest.SHA256.Sum([]byte("TLS key")), attest.SHA256.Sum([]byte("another TLS key"))
-	signer, other := testSigners()[0], testSigners()[1]
+	signer, other := boxtest.Signers()[0], boxtest.Signers()[1]
 	type attempt struct {
 		session         string
 		challenge       []byte
@@ -80,7 +81,7 @@ func openSession(t *testing.T, s *sessions, agent attest.AgentID, key attest.Dig
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := s.prove(challenge.Session, testSigners()[0].AK(), key, prover(testSigners()[0], challenge.Challenge, key))
+	token, err := s.prove(challenge.Session, boxtest.Signers()[0].AK(), key, prover(boxtest.Signers()[0], challenge.Challenge, key))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +94,7 @@ func TestSessionToken(t *testing.T) {
 	key, otherKey := attest.SHA256.Sum([]byte("TLS key")), attest.SHA256.Sum([]byte("another TLS key"))
 	challenge, first := openSession(t, s, node1, key)
 
-	if _, err := s.prove(challenge.Session, testSigners()[0].AK(), key, prover(testSigners()[0], challenge.Challenge, key)); !errors.Is(err, ErrSession) {
+	if _, err := s.prove(challenge.Session, boxtest.Signers()[0].AK(), key, prover(boxtest.Signers()[0], challenge.Challenge, key)); !errors.Is(err, ErrSession) {
 		t.Errorf("a challenge served twice: %v", err)
 	}
 	if who, err := s.agentOf(first.Token, key); who != node1 || err != nil {

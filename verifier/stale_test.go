@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/verifier/boxtest"
 )
 
 // A clock that is set back leaves evidence in the future: nobody knows how old that is, so it is not fresh, muted or not.
@@ -32,21 +33,21 @@ func TestEvidenceFromTheFutureIsNotFresh(t *testing.T) {
 func TestNewKeysDoNotKeepANodePending(t *testing.T) {
 	for name, accepted := range map[string]bool{"after an accepted quote": true, "since its enrolment": false} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, document(t, "base", "/usr/bin/a"))
+			w := newWorld(t, boxtest.Document(t, "base", "/usr/bin/a"))
 			w.step(Due{Now: w.now})
 			if accepted {
 				w.round(nil)
 			}
 			for range 2 {
 				w.pass(time.Minute)
-				w.box.reimage()
+				w.box.Reimage()
 				w.reimage()
 				if got := w.verdict(); got != attest.Pending {
 					t.Fatalf("%s, want Pending", got)
 				}
 			}
 			w.pass(time.Minute)
-			w.box.reimage()
+			w.box.Reimage()
 			w.reimage()
 			if got := w.verdict(); got != attest.Stale {
 				t.Errorf("%s after keys for three minutes, want Stale", got)

@@ -9,18 +9,19 @@ import (
 	"time"
 
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/verifier/boxtest"
 )
 
 // A transition that the store refuses did not happen: nobody is told, and the next round tries again.
 func TestTransitionThatIsNotStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, document(t, "base"))
+		f := newFleet(t, boxtest.Document(t, "base"))
 		f.start()
 		watching := f.watch()
 		b := f.enrol(node1, "base")
 		sleep(time.Second)
 		f.store.fail(func(Commit) error { return errDown }, nil)
-		f.on(func() { b.run("/usr/bin/evil", "") })
+		f.on(func() { b.Run("/usr/bin/evil", "") })
 		sleep(2 * round)
 		if got := watching.verdicts(); !slices.Equal(got, []attest.Verdict{attest.Pending, attest.Trusted}) {
 			t.Errorf("told %v while the store was away", got)
@@ -39,13 +40,13 @@ func TestTransitionThatIsNotStored(t *testing.T) {
 // A write that happened and was reported as failed: the transition is there once, and told once.
 func TestTransitionThatIsStoredAndReportedAsFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, document(t, "base"))
+		f := newFleet(t, boxtest.Document(t, "base"))
 		f.start()
 		watching := f.watch()
 		b := f.enrol(node1, "base")
 		sleep(time.Second)
 		f.store.fail(nil, func(Commit) error { return errDown })
-		f.on(func() { b.run("/usr/bin/evil", "") })
+		f.on(func() { b.Run("/usr/bin/evil", "") })
 		sleep(round)
 		f.store.fail(nil, nil)
 		sleep(2 * round)
@@ -61,13 +62,13 @@ func TestTransitionThatIsStoredAndReportedAsFailed(t *testing.T) {
 // While the store is away rounds go on; on its return what they proved is written, without a hole.
 func TestStoreIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, document(t, "base", "/usr/bin/a"))
+		f := newFleet(t, boxtest.Document(t, "base", "/usr/bin/a"))
 		f.start()
 		b := f.enrol(node1, "base")
 		sleep(time.Second)
 		f.store.fail(func(Commit) error { return errDown }, nil)
 		for range 10 {
-			f.on(func() { b.run("/usr/bin/a", "") })
+			f.on(func() { b.Run("/usr/bin/a", "") })
 			sleep(30 * time.Second)
 		}
 		n := f.want(node1, attest.Trusted)
@@ -88,12 +89,12 @@ func TestStoreIsAway(t *testing.T) {
 // Another server wrote the node's row: the loser drops its round, reads again, and tells what it missed.
 func TestLoserOfAConflictReadsAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, document(t, "base"))
+		f := newFleet(t, boxtest.Document(t, "base"))
 		f.start()
 		watching := f.watch()
 		b := f.enrol(node1, "base")
 		sleep(time.Second)
-		f.on(func() { b.run("/usr/bin/true", "") })
+		f.on(func() { b.Run("/usr/bin/true", "") })
 		sleep(round) // accepted and not written yet: the loser drops that too
 		other, err := f.store.Node(t.Context(), node1)
 		if err != nil {
@@ -107,7 +108,7 @@ func TestLoserOfAConflictReadsAgain(t *testing.T) {
 		if _, err := f.store.Commit(t.Context(), Commit{Node: other, Expect: other.Version, Transition: &row}); err != nil {
 			t.Fatal(err)
 		}
-		f.on(func() { b.run("/usr/bin/evil", "") })
+		f.on(func() { b.Run("/usr/bin/evil", "") })
 		sleep(round)
 		f.want(node1, attest.Paused)
 		want := []attest.Verdict{attest.Pending, attest.Trusted, attest.Paused}
@@ -128,11 +129,11 @@ func TestLoserOfAConflictReadsAgain(t *testing.T) {
 // An act that cannot be stored did not happen, and whoever asked is told.
 func TestActThatIsNotStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		base, wide := document(t, "base"), document(t, "wide", "/usr/bin/b")
+		base, wide := boxtest.Document(t, "base"), boxtest.Document(t, "wide", "/usr/bin/b")
 		f := newFleet(t, base, wide)
 		f.start()
 		b := f.enrol(node1, "base")
-		f.on(func() { b.run("/usr/bin/b", "") })
+		f.on(func() { b.Run("/usr/bin/b", "") })
 		sleep(time.Second)
 		f.want(node1, attest.Failed)
 		names := []string{"wide"}
@@ -177,7 +178,7 @@ func TestActThatIsNotStored(t *testing.T) {
 
 func TestActThatLosesAConflict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, document(t, "base"))
+		f := newFleet(t, boxtest.Document(t, "base"))
 		f.start()
 		f.enrol(node1, "base")
 		sleep(time.Second)
@@ -203,7 +204,7 @@ func TestActThatLosesAConflict(t *testing.T) {
 // A node can be removed in the middle of a round, and enrolled again at once: nothing of the old round reaches the new node.
 func TestRemovalDuringARound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, document(t, "base"))
+		f := newFleet(t, boxtest.Document(t, "base"))
 		f.start()
 		f.enrol(node1, "base")
 		sleep(time.Second)
@@ -233,7 +234,7 @@ func TestRemovalDuringARound(t *testing.T) {
 // Another server removed the node: its goroutine ends here too.
 func TestRemovalElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, document(t, "base"))
+		f := newFleet(t, boxtest.Document(t, "base"))
 		f.start()
 		f.enrol(node1, "base")
 		sleep(time.Second)
@@ -252,8 +253,8 @@ func TestRemovalElsewhere(t *testing.T) {
 // A node whose policies cannot be loaded is Stale in time and keeps nobody else from being judged; it goes on when they are back.
 func TestNodeThatCannotBeJudged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		base := document(t, "base")
-		f := newFleet(t, base, document(t, "other"))
+		base := boxtest.Document(t, "base")
+		f := newFleet(t, base, boxtest.Document(t, "other"))
 		f.start()
 		f.enrol(node1, "base")
 		f.enrol("node-2", "other")

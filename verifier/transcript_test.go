@@ -14,6 +14,7 @@ import (
 	"github.com/assay-project/assay/evidence/pcr"
 	"github.com/assay-project/assay/evidence/quote"
 	"github.com/assay-project/assay/policy"
+	"github.com/assay-project/assay/verifier/boxtest"
 )
 
 var update = flag.Bool("update", false, "write testdata anew")
@@ -69,7 +70,7 @@ func replayTranscript(t *testing.T, text string) string {
 type script struct {
 	*world
 	documents map[string]*policy.Document
-	saved     *box
+	saved     *boxtest.Box
 	boots     []string // in the order in which they were seen: their names differ from run to run, as the keys do
 }
 
@@ -87,14 +88,14 @@ func (s *script) bootNumber(boot string) int {
 func (s *script) carryOut(command string, args []string) string {
 	switch command {
 	case "document": // NAME PATH[=CHANGE]...: the name of a document and what it allows beside the boot's files
-		s.documents[args[0]] = document(s.t, args[0], args[1:]...)
+		s.documents[args[0]] = boxtest.Document(s.t, args[0], args[1:]...)
 		return ""
 	case "pcr-document": // NAME PCR: allows the present value
 		var index int
 		if _, err := fmt.Sscan(args[1], &index); err != nil {
 			s.t.Fatal(err)
 		}
-		s.documents[args[0]] = pcrDocument(s.t, args[0], index, s.box.pcrs[index])
+		s.documents[args[0]] = boxtest.PCRDocument(s.t, args[0], index, s.box.PCRs[index])
 		return ""
 	case "wait":
 		d, err := time.ParseDuration(args[0])
@@ -134,10 +135,10 @@ func (s *script) carryOut(command string, args []string) string {
 	case "moved":
 		return s.stepped(func() { s.step(Moved{Now: s.now}) })
 	case "reimage": // [OFFSET]: with an AK of the owner's hierarchy, whose counters are shown with an offset
-		s.box.reimage()
+		s.box.Reimage()
 		if len(args) > 0 {
-			s.box.owned = true
-			if _, err := fmt.Sscan(args[0], &s.box.offset); err != nil {
+			s.box.Owned = true
+			if _, err := fmt.Sscan(args[0], &s.box.Offset); err != nil {
 				s.t.Fatal(err)
 			}
 		}
@@ -152,29 +153,29 @@ func (s *script) onMachine(command string, args []string) {
 	switch command {
 	case "run": // PATH[=CHANGE]
 		path, change, _ := strings.Cut(args[0], "=")
-		s.box.run(path, change)
+		s.box.Run(path, change)
 	case "reboot":
-		s.box.reset()
+		s.box.Reset()
 	case "power-cut":
-		s.box.powerCut()
+		s.box.PowerCut()
 	case "tpm-restart":
-		s.box.restart()
+		s.box.Restart()
 	case "suspend":
-		s.box.suspend()
+		s.box.Suspend()
 	case "kexec":
-		s.box.kexec(len(args))
+		s.box.Kexec(len(args))
 	case "new-key":
-		s.box.key = args[0] + "\n"
+		s.box.Key = args[0] + "\n"
 	case "snapshot":
-		s.saved = s.box.snapshot()
+		s.saved = s.box.Snapshot()
 	case "roll-back":
-		s.box = s.saved.snapshot()
+		s.box = s.saved.Snapshot()
 	case "clear-tpm":
-		s.box.clock = quote.Clock{Safe: true}
+		s.box.Clock = quote.Clock{Safe: true}
 	case "false-boot-aggregate":
-		s.box.list, s.box.pcrs[imaPCR] = nil, pcr.Initial(attest.SHA256, imaPCR)
-		s.box.measure("boot_aggregate", contentOf("another firmware", ""))
-		s.box.run("/usr/bin/assay-agent", "")
+		s.box.List, s.box.PCRs[imaPCR] = nil, pcr.Initial(attest.SHA256, imaPCR)
+		s.box.Measure("boot_aggregate", boxtest.ContentOf("another firmware", ""))
+		s.box.Run("/usr/bin/assay-agent", "")
 	default:
 		s.t.Fatalf("unknown command %q", command)
 	}
@@ -192,13 +193,13 @@ func (s *script) named(names []string) []*policy.Document {
 }
 
 func (s *script) scriptedRound(args []string) {
-	f := faults{}
+	f := boxtest.Faults{}
 	for _, arg := range args {
 		name, value, _ := strings.Cut(arg, "=")
 		f[name] = value
 	}
 	if r, ok := s.ask(); ok {
-		s.step(Answered{Now: s.now, Request: r, Answer: s.box.answer(r, f)})
+		s.step(Answered{Now: s.now, Request: r, Answer: answerOfBox(s.box, r, f)})
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/verifier/boxtest"
 )
 
 // Nonces are 20 letters and digits, all different, each letter about as often as any other.
@@ -61,9 +62,9 @@ func TestConfigIsChecked(t *testing.T) {
 
 // A state that was stored is read as it was written: what is lost there would be a false alarm after a restart.
 func TestStateAsJSON(t *testing.T) {
-	w := newWorld(t, document(t, "base"))
-	w.round(faults{"ghost": "/usr/bin/a"})
-	w.round(faults{"no-list": ""})
+	w := newWorld(t, boxtest.Document(t, "base"))
+	w.round(boxtest.Faults{"ghost": "/usr/bin/a"})
+	w.round(boxtest.Faults{"no-list": ""})
 	text, err := json.Marshal(w.state)
 	if err != nil {
 		t.Fatal(err)
@@ -83,11 +84,11 @@ func TestStateAsJSON(t *testing.T) {
 // A file's name may hold a newline, and then agents count differently: Keylime's count lines, ours entries. No position means the same
 // to all of them but the start.
 func TestNameWithANewline(t *testing.T) {
-	w := newWorld(t, document(t, "base"))
-	w.box.run("/usr/bin/two\nlines", "")
+	w := newWorld(t, boxtest.Document(t, "base"))
+	w.box.Run("/usr/bin/two\nlines", "")
 	w.round(nil)
 	for range 2 {
-		w.box.run("/usr/bin/true", "")
+		w.box.Run("/usr/bin/true", "")
 		w.round(nil)
 	}
 	if got := ids(w.state.Failures); !slices.Equal(got, []attest.FailureID{attest.FileNotInPolicy}) || w.state.IMA.Position != 6 {
