@@ -43,11 +43,15 @@ type Terms struct {
 
 // terms are those of a node.
 func (v *Verifier) terms(n Node) Terms {
-	t := Terms{Approval: n.Assignment.Readmit == api.ReadmitApproval, Unendorsed: n.unendorsed()}
-	if n.Assignment.ContainerFiles != api.ContainerFilesIgnore {
-		t.RefusedIMAPolicies = v.cfg.ContainerIMAPolicies
+	return Terms{Approval: n.Assignment.Readmit == api.ReadmitApproval, Unendorsed: n.unendorsed(), RefusedIMAPolicies: v.RefusedIMAPolicies(n)}
+}
+
+// RefusedIMAPolicies are the digests of the IMA policies that count as approved by no document of a node.
+func (v *Verifier) RefusedIMAPolicies(n Node) []attest.Digest {
+	if n.Assignment.ContainerFiles == api.ContainerFilesIgnore {
+		return nil
 	}
-	return t
+	return v.cfg.ContainerIMAPolicies
 }
 
 // unendorsed holds the root that endorses a node's EK against those that its assignment accepts. A root of emulators has to be named: such a
@@ -71,8 +75,8 @@ func (n Node) unendorsed() *attest.Failure {
 	return &failure
 }
 
-// coverage names what the verdict of a node does not cover.
-func (n Node) coverage() []string {
+// Coverage names what the verdict of a node does not cover.
+func (n Node) Coverage() []string {
 	if n.Assignment.ContainerFiles == api.ContainerFilesIgnore {
 		return []string{api.CoverageContainerFilesIgnored}
 	}

@@ -35,24 +35,6 @@ const (
 // ErrClaimRefused says that the operator refused to take an agent for the node that it claims to run on.
 var ErrClaimRefused = errors.New("the claim to a Kubernetes node was refused")
 
-// Binding says which Kubernetes node is an agent's: one EK, one Node (C5).
-type Binding struct {
-	Agent attest.AgentID
-	Node  api.KubernetesNode
-	At    time.Time
-}
-
-// BindingStore keeps bindings. An agent has one at most, and so has the name of a node.
-type BindingStore interface {
-	// Bind stores a binding in the place of the agent's and of the node name's former ones.
-	Bind(ctx context.Context, b Binding) error
-	// BindingOf returns the binding of an agent, BindingFor that of a node name; ErrNotFound.
-	BindingOf(ctx context.Context, agent attest.AgentID) (Binding, error)
-	BindingFor(ctx context.Context, nodeName string) (Binding, error)
-	// Unbind deletes the binding of an agent, if there is one.
-	Unbind(ctx context.Context, agent attest.AgentID) error
-}
-
 // claims are the agents' claims to Kubernetes nodes. They live in memory: tokens are secrets, and after a restart of the server agents claim again.
 type claims struct {
 	now      func() time.Time

@@ -96,7 +96,19 @@ func (e *endorsers) load(ctx context.Context) error {
 	return nil
 }
 
-// distrusts is how many nodes were enrolled by the word that the given function picks: those that fail when it is taken back.
+// RestOnRoot is how many nodes were enrolled by the word of a root: those that fail when it is taken back.
+func (v *Verifier) RestOnRoot(fingerprint attest.Digest) (nodes int) {
+	return v.distrusts(func(e Enrolment) bool { return e.EndorsedRoot == fingerprint })
+}
+
+// RestOnKey is how many nodes were enrolled because their EK is listed.
+func (v *Verifier) RestOnKey(listed attest.AgentID) (nodes int) {
+	return v.distrusts(func(e Enrolment) bool {
+		ek, err := endorsement.ParseEK(e.EK)
+		return err == nil && ek.ID() == listed && e.EndorsedBy == ""
+	})
+}
+
 func (v *Verifier) distrusts(picks func(Enrolment) bool) (nodes int) {
 	v.each(func(n Node) {
 		if !n.Enrolment.FirstUse && picks(n.Enrolment) {

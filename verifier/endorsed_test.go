@@ -28,9 +28,9 @@ const settled = 2*round + endorsersAge
 func TestRootThatIsAcceptedNoLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := looking(t)
-		m, other := newMaker(t, time.Now()), newMaker(t, time.Now())
-		root := Root{Fingerprint: m.fingerprint, Subject: "CN=Maker"}
-		for _, r := range []Root{root, {Fingerprint: other.fingerprint, Subject: "CN=Other"}} {
+		m, other := boxtest.NewMaker(t, time.Now()), boxtest.NewMaker(t, time.Now())
+		root := Root{Fingerprint: m.Fingerprint, Subject: "CN=Maker"}
+		for _, r := range []Root{root, {Fingerprint: other.Fingerprint, Subject: "CN=Other"}} {
 			if err := f.store.AddRoot(t.Context(), r); err != nil {
 				t.Fatal(err)
 			}
@@ -40,7 +40,7 @@ func TestRootThatIsAcceptedNoLonger(t *testing.T) {
 		f.enrol("node-2", "base") // by first use
 		sleep(settled)
 		f.want(node1, attest.Trusted)
-		if err := f.store.RemoveRoot(t.Context(), m.fingerprint); err != nil {
+		if err := f.store.RemoveRoot(t.Context(), m.Fingerprint); err != nil {
 			t.Fatal(err)
 		}
 		sleep(settled)
@@ -61,7 +61,7 @@ func TestRootThatIsAcceptedNoLonger(t *testing.T) {
 		f.wantVerdicts(node1, attest.Pending, attest.Trusted, attest.Failed, attest.Trusted)
 
 		// As a root of emulators it comes back for those that name it.
-		if err := f.store.RemoveRoot(t.Context(), m.fingerprint); err != nil {
+		if err := f.store.RemoveRoot(t.Context(), m.Fingerprint); err != nil {
 			t.Fatal(err)
 		}
 		root.Emulated = true
@@ -72,7 +72,7 @@ func TestRootThatIsAcceptedNoLonger(t *testing.T) {
 		if n := f.want(node1, attest.Failed); !strings.Contains(n.State.Failures[0].Detail, "root of emulators by now") {
 			t.Errorf("failures %v", n.State.Failures)
 		}
-		f.assign(node1, api.Assignment{EndorsedBy: []attest.Digest{m.fingerprint}})
+		f.assign(node1, api.Assignment{EndorsedBy: []attest.Digest{m.Fingerprint}})
 		sleep(settled)
 		f.want(node1, attest.Trusted)
 		f.end()
@@ -84,7 +84,7 @@ func TestLostEndorsementDisplacesNoProof(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := looking(t)
 		f.start()
-		b := f.enrolEndorsed(newMaker(t, time.Now()), false, "base")
+		b := f.enrolEndorsed(boxtest.NewMaker(t, time.Now()), false, "base")
 		f.on(func() { b.Run("/usr/bin/evil", "") })
 		sleep(settled)
 		if n := f.want(node1, attest.Failed); !n.State.QuoteBacked || n.State.Failures[0].ID != attest.FileNotInPolicy {
@@ -95,7 +95,7 @@ func TestLostEndorsementDisplacesNoProof(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := looking(t)
 		f.start()
-		f.enrolEndorsed(newMaker(t, time.Now()), false)
+		f.enrolEndorsed(boxtest.NewMaker(t, time.Now()), false)
 		sleep(settled)
 		f.want(node1, attest.Unappraised)
 		f.end()
@@ -110,12 +110,12 @@ func (brokenKeys) Keys(context.Context) ([]api.ListedKey, error) { return nil, e
 func TestEndorsers(t *testing.T) {
 	ctx, now := t.Context(), time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 	store := NewMemoryStore()
-	m := newMaker(t, now)
+	m := boxtest.NewMaker(t, now)
 	ek, err := endorsement.ParseEK(boxtest.EKPublic())
 	if err != nil {
 		t.Fatal(err)
 	}
-	vendor := Enrolment{EK: boxtest.EKPublic(), EndorsedBy: "CN=Maker", EndorsedRoot: m.fingerprint}
+	vendor := Enrolment{EK: boxtest.EKPublic(), EndorsedBy: "CN=Maker", EndorsedRoot: m.Fingerprint}
 	old := Enrolment{EK: boxtest.EKPublic(), EndorsedBy: "CN=Maker"}
 	listed := Enrolment{EK: boxtest.EKPublic()}
 	check := func(what string, e Enrolment, why string) {
@@ -129,12 +129,12 @@ func TestEndorsers(t *testing.T) {
 	check("without a fingerprint", old, "accepted no longer")
 	check("listed", listed, "listed no longer")
 	check("first use", Enrolment{FirstUse: true}, "")
-	if err := store.AddRoot(ctx, Root{Fingerprint: m.fingerprint, Subject: "CN=Maker"}); err != nil {
+	if err := store.AddRoot(ctx, Root{Fingerprint: m.Fingerprint, Subject: "CN=Maker"}); err != nil {
 		t.Fatal(err)
 	}
 	check("vendor", vendor, "")
 	check("without a fingerprint", old, "")
-	if err := errors.Join(store.RemoveRoot(ctx, m.fingerprint), store.AddKey(ctx, api.ListedKey{EK: ek.ID()})); err != nil {
+	if err := errors.Join(store.RemoveRoot(ctx, m.Fingerprint), store.AddKey(ctx, api.ListedKey{EK: ek.ID()})); err != nil {
 		t.Fatal(err)
 	}
 	check("listed", listed, "")
@@ -150,7 +150,7 @@ func TestEndorsersThatCannotBeRead(t *testing.T) {
 		f := looking(t)
 		f.cfg.Keys = brokenKeys{f.store}
 		f.start()
-		f.enrolEndorsed(newMaker(t, time.Now()), false, "base")
+		f.enrolEndorsed(boxtest.NewMaker(t, time.Now()), false, "base")
 		sleep(settled)
 		if n := f.want(node1, attest.Pending); n.State.Trouble == nil || !strings.Contains(n.State.Trouble.Detail, "this server cannot judge the node") {
 			t.Errorf("trouble %v", n.State.Trouble)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -12,7 +11,6 @@ import (
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/endorsement"
-	"github.com/assay-project/assay/internal/httpjson"
 )
 
 // KeyStore keeps the EKs that a person listed.
@@ -96,8 +94,38 @@ func (v *VendorRoots) RemoveRoot(ctx context.Context, fingerprint attest.Digest)
 	return v.RootStore.RemoveRoot(ctx, fingerprint)
 }
 
-// AddListed adds the listed EKs to what endorses EKs.
-func AddListed(ctx context.Context, roots *endorsement.Roots, keys KeyStore) error {
+// An Endorsement is what endorses EKs now.
+type Endorsement struct {
+	// Roots are the accepted vendor roots and the listed EKs.
+	Roots *endorsement.Roots
+	// Emulated are the fingerprints of those roots that endorse emulators.
+	Emulated []attest.Digest
+}
+
+// LoadEndorsement reads the accepted roots and the listed EKs.
+func LoadEndorsement(ctx context.Context, from RootStore, keys KeyStore) (Endorsement, error) {
+	stored, err := from.Roots(ctx)
+	if err != nil {
+		return Endorsement{}, fmt.Errorf("load vendor roots: %w", err)
+	}
+	roots := endorsement.NewRoots()
+	var emulated []attest.Digest
+	for _, r := range stored {
+		if _, err := roots.AddPEM(r.PEM); err != nil {
+			return Endorsement{}, fmt.Errorf("load vendor root %s: %w", r.Fingerprint, err)
+		}
+		if r.Emulated {
+			emulated = append(emulated, r.Fingerprint)
+		}
+	}
+	if err := addListed(ctx, roots, keys); err != nil {
+		return Endorsement{}, err
+	}
+	return Endorsement{Roots: roots, Emulated: emulated}, nil
+}
+
+// addListed adds the listed EKs to what endorses EKs.
+func addListed(ctx context.Context, roots *endorsement.Roots, keys KeyStore) error {
 	listed, err := keys.Keys(ctx)
 	if err != nil {
 		return fmt.Errorf("load listed endorsement keys: %w", err)
@@ -107,59 +135,5 @@ func AddListed(ctx context.Context, roots *endorsement.Roots, keys KeyStore) err
 			return fmt.Errorf("load listed endorsement keys: %w", err)
 		}
 	}
-	return nil
-}
-
-// endorsementLabel says what kind of word vouches for an enrolled EK. Only a listed one has no vendor and was no first use.
-func endorsementLabel(e Enrolment) string {
-	switch {
-	case e.FirstUse:
-		return string(endorsement.FirstUse)
-	case e.EndorsedBy == "":
-		return string(endorsement.Listed)
-	}
-	return string(endorsement.Vendor)
-}
-
-func (a *API) listKeys(w http.ResponseWriter, r *http.Request, _ caller) error {
-	keys, err := a.cfg.Keys.Keys(r.Context())
-	if err != nil {
-		return err
-	}
-	httpjson.Write(w, http.StatusOK, api.Page[api.ListedKey]{Items: list(keys)})
-	return nil
-}
-
-func (a *API) addKey(w http.ResponseWriter, r *http.Request, c caller) error {
-	var key api.ListedKey
-	if err := decode(r, maxBodyBytes, &key); err != nil {
-		return err
-	}
-	if err := key.Validate(); err != nil {
-		return fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	key.Added, key.By = a.cfg.Now(), c.name
-	if err := a.cfg.Keys.AddKey(r.Context(), key); err != nil {
-		return err
-	}
-	a.cfg.Log.Info("endorsement key listed", "ek", key.EK, "by", c.name)
-	httpjson.Write(w, http.StatusCreated, key)
-	return nil
-}
-
-func (a *API) removeKey(w http.ResponseWriter, r *http.Request, c caller) error {
-	id, err := pathID(r)
-	if err != nil {
-		return err
-	}
-	if err := a.cfg.Keys.RemoveKey(r.Context(), id); err != nil {
-		return fmt.Errorf("listed endorsement key %s: %w", id, err)
-	}
-	nodes := a.cfg.Verifier.distrusts(func(e Enrolment) bool {
-		ek, err := endorsement.ParseEK(e.EK)
-		return err == nil && ek.ID() == id && e.EndorsedBy == ""
-	})
-	a.cfg.Log.Warn("endorsement key listed no longer; a node that rests on it fails", "ek", id, "by", c.name, "nodes", nodes)
-	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

@@ -13,7 +13,6 @@ import (
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
-	"github.com/assay-project/assay/endorsement"
 	"github.com/assay-project/assay/internal/httpjson"
 	"github.com/assay-project/assay/internal/mtls"
 	"github.com/assay-project/assay/policy"
@@ -26,14 +25,6 @@ const (
 	maxReportBytes = 64 << 10 // kept in memory for each agent
 	maxPolicyBytes = policy.MaxDocumentBytes
 )
-
-// Registrar tells who is registered: the v2 admin API of a registrar, in one process too.
-type Registrar interface {
-	// Agent returns an activated agent, or an error that wraps ErrNotFound.
-	Agent(ctx context.Context, id attest.AgentID) (Registered, error)
-	// Agents lists the activated agents.
-	Agents(ctx context.Context) ([]attest.AgentID, error)
-}
 
 // PendingRegistrations are registrations that wait for a person. A registrar in the same process offers them.
 type PendingRegistrations interface {
@@ -264,9 +255,6 @@ var statuses = []struct {
 	{ErrNotRunning, http.StatusServiceUnavailable},
 }
 
-// ErrRegistrar says that the registrar could not be asked.
-var ErrRegistrar = errors.New("ask the registrar")
-
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	status := statusOf(err)
 	detail := err.Error()
@@ -298,7 +286,7 @@ func statusOf(err error) int {
 }
 
 func (a *API) server(w http.ResponseWriter, _ *http.Request, c caller) error {
-	httpjson.Write(w, http.StatusOK, api.Server{Version: a.cfg.Version, Roles: a.cfg.Roles, Interval: a.cfg.Verifier.cfg.Interval.Seconds(), Name: c.name, Role: string(c.role)})
+	httpjson.Write(w, http.StatusOK, api.Server{Version: a.cfg.Version, Roles: a.cfg.Roles, Interval: a.cfg.Verifier.Interval(Node{}).Seconds(), Name: c.name, Role: string(c.role)})
 	return nil
 }
 
@@ -349,23 +337,4 @@ func body(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%w: read body: %w", ErrInvalid, err)
 	}
 	return text, nil
-}
-
-// LoadRoots collects the certificates of a store.
-func LoadRoots(ctx context.Context, store RootStore) (*endorsement.Roots, error) {
-	stored, err := store.Roots(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("load vendor roots: %w", err)
-	}
-	return parseRoots(stored)
-}
-
-func parseRoots(stored []Root) (*endorsement.Roots, error) {
-	roots := endorsement.NewRoots()
-	for _, r := range stored {
-		if _, err := roots.AddPEM(r.PEM); err != nil {
-			return nil, fmt.Errorf("load vendor root %s: %w", r.Fingerprint, err)
-		}
-	}
-	return roots, nil
 }

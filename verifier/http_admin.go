@@ -181,7 +181,7 @@ func (a *API) removeRoot(w http.ResponseWriter, r *http.Request, c caller) error
 	if err := a.cfg.Roots.RemoveRoot(r.Context(), fingerprint); err != nil {
 		return fmt.Errorf("vendor root %s: %w", fingerprint, err)
 	}
-	nodes := a.cfg.Verifier.distrusts(func(e Enrolment) bool { return e.EndorsedRoot == fingerprint })
+	nodes := a.cfg.Verifier.RestOnRoot(fingerprint)
 	a.cfg.Log.Warn("vendor root removed; nodes that it endorses fail", "fingerprint", fingerprint, "by", c.name, "nodes", nodes)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
@@ -200,14 +200,14 @@ func (a *API) checkEndorsement(w http.ResponseWriter, r *http.Request, _ caller)
 	if err != nil {
 		return fmt.Errorf("agent %s: endorsement key: %w", id, err)
 	}
-	roots, emulated, err := a.rootsForEnrolment(r.Context())
+	accepted, err := LoadEndorsement(r.Context(), a.cfg.Roots, a.cfg.Keys)
 	if err != nil {
 		return err
 	}
-	by, failures := roots.Check(ek, registered.Chain, a.cfg.Now())
+	by, failures := accepted.Roots.Check(ek, registered.Chain, a.cfg.Now())
 	httpjson.Write(w, http.StatusOK, api.EndorsementCheck{
 		Agent: id, EK: ek.ID(), Endorsed: len(failures) == 0, EndorsedBy: by.Root, Label: string(by.Label), Failures: list(failures),
-		Emulated: len(failures) == 0 && slices.Contains(emulated, by.RootFingerprint),
+		Emulated: len(failures) == 0 && slices.Contains(accepted.Emulated, by.RootFingerprint),
 	})
 	return nil
 }

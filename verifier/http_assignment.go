@@ -1,15 +1,12 @@
 package verifier
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/assay-project/assay/api"
-	"github.com/assay-project/assay/attest"
-	"github.com/assay-project/assay/endorsement"
 	"github.com/assay-project/assay/internal/mtls"
 )
 
@@ -45,28 +42,6 @@ func (a *API) cordon(w http.ResponseWriter, r *http.Request, c caller) error {
 	}
 	a.cfg.Log.Info("cordon", "node", id, "cordoned", said.Cordoned, "by", c.name)
 	return a.showNode(w, r, c)
-}
-
-// rootsForEnrolment loads the accepted roots, and tells which of them endorse emulators.
-func (a *API) rootsForEnrolment(ctx context.Context) (*endorsement.Roots, []attest.Digest, error) {
-	stored, err := a.cfg.Roots.Roots(ctx)
-	if err != nil {
-		return nil, nil, fmt.Errorf("load vendor roots: %w", err)
-	}
-	roots, err := parseRoots(stored)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := AddListed(ctx, roots, a.cfg.Keys); err != nil {
-		return nil, nil, err
-	}
-	var emulated []attest.Digest
-	for _, r := range stored {
-		if r.Emulated {
-			emulated = append(emulated, r.Fingerprint)
-		}
-	}
-	return roots, emulated, nil
 }
 
 // rootsOfEmulators reads the query "emulated". The operator adds only those: they make nothing trusted that does not name them.

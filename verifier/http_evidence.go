@@ -10,10 +10,7 @@ import (
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
-	"github.com/assay-project/assay/endorsement"
-	"github.com/assay-project/assay/evidence/quote"
 	"github.com/assay-project/assay/internal/httpjson"
-	"github.com/assay-project/assay/wire"
 )
 
 func (a *API) evidence(w http.ResponseWriter, r *http.Request, _ caller) error {
@@ -50,9 +47,9 @@ func (a *API) evidenceOf(ctx context.Context, n Node, digest attest.Digest) (api
 	}
 	answer := api.Evidence{
 		Node: n.ID, Boot: q.Boot, At: q.At, Nonce: q.Nonce, Quote: q.Packed, Digest: q.Digest, EK: n.Enrolment.EK, Chain: a.chain(ctx, n),
-		Position: q.Position, RefusedIMAPolicies: a.cfg.Verifier.terms(n).RefusedIMAPolicies,
+		Position: q.Position, RefusedIMAPolicies: a.cfg.Verifier.RefusedIMAPolicies(n),
 	}
-	if answer.AK, err = signer(n.Enrolment, q); err != nil {
+	if answer.AK, err = n.Enrolment.Signer(q); err != nil {
 		return api.Evidence{}, fmt.Errorf("quote %s of %s: %w", q.Digest, n.ID, err)
 	}
 	if answer.Policies, err = a.policiesOf(ctx, n, q, digest); err != nil {
@@ -70,28 +67,6 @@ func (a *API) evidenceOf(ctx context.Context, n Node, digest attest.Digest) (api
 		return api.Evidence{}, err
 	}
 	return answer, nil
-}
-
-// signer finds the AK that a stored quote verifies under, among the enrolled one and those before it.
-func signer(e Enrolment, q StoredQuote) ([]byte, error) {
-	raw, err := wire.UnpackQuote(q.Packed)
-	if err != nil {
-		return nil, err
-	}
-	claim, err := quote.Parse(raw)
-	if err != nil {
-		return nil, err
-	}
-	for _, public := range append([][]byte{e.AK}, e.Former...) {
-		ak, failures, err := endorsement.ParseAK(public)
-		if err != nil || len(failures) > 0 {
-			continue
-		}
-		if v, _ := quote.Verify(claim, quote.Expected{AK: ak, Nonce: []byte(q.Nonce), Selection: selectionOf(q)}); v.Valid() {
-			return public, nil
-		}
-	}
-	return nil, fmt.Errorf("%w: the attestation key that signed it gave way to %d others, of which the last are known", ErrExpired, maxFormer)
 }
 
 // chain is what the registrar has of the EK's certificates; without it the rest of the evidence is worth as much.

@@ -99,21 +99,3 @@ func TestEvidenceOfAnOlderQuote(t *testing.T) {
 		t.Errorf("unknown quote: %d", status)
 	}
 }
-
-// Of the AKs that gave way, the last 8 are known; a quote of an older one is answered as gone and not with a key that did not sign it.
-func TestSignerIsForgotten(t *testing.T) {
-	w := newWorld(t)
-	w.round(nil)
-	q := *w.shelf.quote
-	own, other := w.box.Signer.Public(), w.box.Other.Public()
-	if have, err := signer(Enrolment{AK: other, Former: [][]byte{[]byte("no key"), own}}, q); err != nil || !bytes.Equal(have, own) {
-		t.Errorf("have %x, %v", have, err)
-	}
-	if _, err := signer(Enrolment{AK: other}, q); statusOf(err) != 410 || !strings.Contains(err.Error(), "gave way") {
-		t.Errorf("have %v", err)
-	}
-	q.Packed = "junk"
-	if _, err := signer(Enrolment{AK: own}, q); err == nil {
-		t.Error("a quote that is none was signed")
-	}
-}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/endorsement"
 	"github.com/assay-project/assay/internal/httpjson"
 	"github.com/assay-project/assay/internal/mtls"
 )
@@ -28,13 +29,24 @@ func (a *API) view(n Node) api.Node {
 		Assigned: list(n.Policies), Appraised: list(s.Policies), Boot: s.Boot, BootSince: s.BootSince,
 		Position: s.IMA.Position, Pending: pending, Accepted: s.Accepted, Refused: s.Refused,
 		LastAccepted: s.LastAccepted, LastTried: s.LastTried, Trouble: s.Trouble,
-		Interval: a.cfg.Verifier.interval(n).Seconds(), Paused: s.Paused,
+		Interval: a.cfg.Verifier.Interval(n).Seconds(), Paused: s.Paused,
 		Registration: a.cfg.Verifier.Waiting(n.ID),
-		Assignment:   n.Assignment, Coverage: n.coverage(), Readmission: s.Readmission, Emulated: n.Enrolment.Emulated,
-		IMAPolicy: s.Progress.IMAPolicy, Cordoned: s.Cordoned, Muted: s.muteView(a.cfg.Verifier.cfg.Now(), a.cfg.Verifier.interval(n)),
+		Assignment:   n.Assignment, Coverage: n.Coverage(), Readmission: s.Readmission, Emulated: n.Enrolment.Emulated,
+		IMAPolicy: s.Progress.IMAPolicy, Cordoned: s.Cordoned, Muted: a.cfg.Verifier.Mute(n),
 		EndorsedBy: n.Enrolment.EndorsedBy, FirstUse: n.Enrolment.FirstUse, Endorsement: endorsementLabel(n.Enrolment), Enrolled: n.Enrolment.At,
-		TpmPresent: true, Address: n.Enrolment.Address, Port: n.Enrolment.Port, KeylimeState: s.KeylimeState(a.cfg.Verifier.cfg.Now(), a.cfg.Verifier.interval(n)), Heartbeat: a.reports.of(n.ID),
+		TpmPresent: true, Address: n.Enrolment.Address, Port: n.Enrolment.Port, KeylimeState: a.cfg.Verifier.KeylimeState(n), Heartbeat: a.reports.of(n.ID),
 	}
+}
+
+// endorsementLabel says what kind of word vouches for an enrolled EK. Only a listed one has no vendor and was no first use.
+func endorsementLabel(e Enrolment) string {
+	switch {
+	case e.FirstUse:
+		return string(endorsement.FirstUse)
+	case e.EndorsedBy == "":
+		return string(endorsement.Listed)
+	}
+	return string(endorsement.Vendor)
 }
 
 // bound is view with the node's binding.
@@ -56,7 +68,7 @@ func (a *API) unproven(p presence) api.Node {
 	return api.Node{
 		ID: p.id, Verdict: attest.Unappraised, Since: p.since, Reason: api.ReasonNoTpm, KubernetesNode: p.node,
 		Failures: []attest.Failure{}, Assigned: []attest.PolicyRef{}, Appraised: []attest.PolicyRef{},
-		KeylimeState: state.KeylimeState(a.cfg.Now(), a.cfg.Verifier.cfg.Interval), Heartbeat: &p.report,
+		KeylimeState: state.KeylimeState(a.cfg.Now(), a.cfg.Verifier.Interval(Node{})), Heartbeat: &p.report,
 	}
 }
 
@@ -188,13 +200,13 @@ func (a *API) enrol(w http.ResponseWriter, r *http.Request, c caller) error {
 	if err != nil {
 		return err
 	}
-	roots, emulated, err := a.rootsForEnrolment(r.Context())
+	accepted, err := LoadEndorsement(r.Context(), a.cfg.Roots, a.cfg.Keys)
 	if err != nil {
 		return err
 	}
 	node, err := a.cfg.Verifier.Enrol(r.Context(), Enrol{
-		Registered: registered, FixedAddress: request.Address, FixedPort: request.Port, Policies: request.Policies, Interval: interval, FirstUse: request.FirstUse, Roots: roots,
-		EmulatedRoots: emulated, Assignment: assignment,
+		Registered: registered, FixedAddress: request.Address, FixedPort: request.Port, Policies: request.Policies, Interval: interval, FirstUse: request.FirstUse, Roots: accepted.Roots,
+		EmulatedRoots: accepted.Emulated, Assignment: assignment,
 	})
 	if err != nil {
 		return err

@@ -1,12 +1,10 @@
 package verifier
 
 import (
-	"errors"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
@@ -162,16 +160,5 @@ func TestBadRequests(t *testing.T) {
 	}
 	if status, text := s.do(admin, call{method: "POST", path: api.PathNodes, body: good}); status != http.StatusCreated {
 		t.Errorf("without a fault: %d %s", status, text)
-	}
-}
-
-// The longest interval is one that still turns a node Stale within days.
-func TestIntervals(t *testing.T) {
-	for interval, good := range map[time.Duration]bool{
-		0: true, minInterval - 1: false, minInterval: true, maxInterval: true, maxInterval + 1: false, -time.Second: false,
-	} {
-		if err := checkInterval(interval); errors.Is(err, ErrInvalid) == good || (err == nil) != good {
-			t.Errorf("%v: %v", interval, err)
-		}
 	}
 }

@@ -166,18 +166,6 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-// startTLS serves with a certificate; httptest would put in its own.
-func startTLS(t *testing.T, server *httptest.Server, source mtls.Source) {
-	t.Helper()
-	certificate, err := source()
-	if err != nil {
-		t.Fatal(err)
-	}
-	server.TLS = mtls.ServerConfig(source)
-	server.TLS.Certificates = []tls.Certificate{*certificate}
-	server.StartTLS()
-}
-
 func (s *site) issue(r mtls.Request) mtls.Source {
 	s.t.Helper()
 	issued, err := s.authority.Issue(r)
@@ -205,20 +193,6 @@ func (s *site) client(certificate mtls.Source) *http.Client {
 
 func (s *site) as(role mtls.Role) *http.Client {
 	return s.client(s.issue(mtls.Request{Role: role, Name: "some " + string(role)}))
-}
-
-// selfSigned is the certificate of an agent that made its own key.
-func selfSigned(t *testing.T) mtls.Source {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	issued, err := mtls.SelfSign(mtls.Request{Name: "agent", Hosts: []string{"127.0.0.1"}}, key, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return mtls.Fixed(&tls.Certificate{Certificate: [][]byte{issued.Certificate.Raw}, PrivateKey: key, Leaf: issued.Certificate})
 }
 
 // pretender made a certificate by itself that says that it is an administrator.

@@ -50,8 +50,8 @@ func (s State) muted(now time.Time) bool {
 	return s.Muted && now.Before(s.MutedFrom.Add(muteLimit)) && !s.LastAccepted.Before(s.MutedFrom)
 }
 
-// muteView tells people of a mute that is in force; nil for none.
-func (s State) muteView(now time.Time, interval time.Duration) *api.Mute {
+// Mute tells people of a mute that is in force; nil for none.
+func (s State) Mute(now time.Time, interval time.Duration) *api.Mute {
 	if !s.muted(now) {
 		return nil
 	}

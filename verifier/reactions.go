@@ -61,7 +61,7 @@ func (s State) silentFor(now time.Time, interval time.Duration) time.Duration {
 	return now.Sub(s.LastAccepted)
 }
 
-func (v *Verifier) wanted(n Node) *reaction.Want { return wanted(n, v.cfg.Now(), v.interval(n)) }
+func (v *Verifier) wanted(n Node) *reaction.Want { return wanted(n, v.cfg.Now(), v.Interval(n)) }
 
 // Reactions returns the rows that a query selects, lowest ID first.
 func (v *Verifier) Reactions(ctx context.Context, q reaction.Query) (rows []reaction.Row, err error) {

@@ -14,6 +14,17 @@ import (
 	"github.com/assay-project/assay/wire"
 )
 
+// Registrar tells who is registered: the v2 admin API of a registrar, in one process too.
+type Registrar interface {
+	// Agent returns an activated agent, or an error that wraps ErrNotFound.
+	Agent(ctx context.Context, id attest.AgentID) (Registered, error)
+	// Agents lists the activated agents.
+	Agents(ctx context.Context) ([]attest.AgentID, error)
+}
+
+// ErrRegistrar says that the registrar could not be asked.
+var ErrRegistrar = errors.New("ask the registrar")
+
 // maxRecordBytes bounds a registrar's answer.
 const maxRecordBytes = 8 << 20
 

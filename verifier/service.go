@@ -177,7 +177,15 @@ func (v *Verifier) List(ctx context.Context, after attest.AgentID, limit int) ([
 }
 
 // Read returns the verdict that people see of a node, now.
-func (v *Verifier) Read(n Node) attest.Verdict { return n.State.Read(v.cfg.Now(), v.interval(n)) }
+func (v *Verifier) Read(n Node) attest.Verdict { return n.State.Read(v.cfg.Now(), v.Interval(n)) }
+
+// KeylimeState is Read in Keylime's words.
+func (v *Verifier) KeylimeState(n Node) int {
+	return n.State.KeylimeState(v.cfg.Now(), v.Interval(n))
+}
+
+// Mute tells of the mute that is in force for a node, nil for none.
+func (v *Verifier) Mute(n Node) *api.Mute { return n.State.Mute(v.cfg.Now(), v.Interval(n)) }
 
 // Do carries out a person's act on a node.
 func (v *Verifier) Do(ctx context.Context, id attest.AgentID, act Act) error {

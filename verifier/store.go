@@ -230,3 +230,21 @@ type TokenStore interface {
 	// RevokeToken deletes one; ErrNotFound.
 	RevokeToken(ctx context.Context, id string) error
 }
+
+// Binding says which Kubernetes node is an agent's: one EK, one Node (C5).
+type Binding struct {
+	Agent attest.AgentID
+	Node  api.KubernetesNode
+	At    time.Time
+}
+
+// BindingStore keeps bindings. An agent has one at most, and so has the name of a node.
+type BindingStore interface {
+	// Bind stores a binding in the place of the agent's and of the node name's former ones.
+	Bind(ctx context.Context, b Binding) error
+	// BindingOf returns the binding of an agent, BindingFor that of a node name; ErrNotFound.
+	BindingOf(ctx context.Context, agent attest.AgentID) (Binding, error)
+	BindingFor(ctx context.Context, nodeName string) (Binding, error)
+	// Unbind deletes the binding of an agent, if there is one.
+	Unbind(ctx context.Context, agent attest.AgentID) error
+}

@@ -224,7 +224,7 @@ func (v *Verifier) worker(id attest.AgentID) (*worker, error) {
 
 // subject resolves what the machine needs: the AK, checked again, and the compiled documents. With an error, Interval alone is set.
 func (v *Verifier) subject(ctx context.Context, n Node) (Subject, error) {
-	blind := Subject{Interval: v.interval(n)}
+	blind := Subject{Interval: v.Interval(n)}
 	ak, failures, err := endorsement.ParseAK(n.Enrolment.AK)
 	if err != nil {
 		return blind, fmt.Errorf("attestation key: %w", err)
@@ -232,7 +232,7 @@ func (v *Verifier) subject(ctx context.Context, n Node) (Subject, error) {
 	if len(failures) > 0 {
 		return blind, fmt.Errorf("attestation key: %s: %s", failures[0].ID, failures[0].Detail)
 	}
-	who := Subject{AK: ak, Interval: v.interval(n), Terms: v.terms(n)}
+	who := Subject{AK: ak, Interval: v.Interval(n), Terms: v.terms(n)}
 	if ek, err := endorsement.ParseEK(n.Enrolment.EK); err == nil {
 		who.Child = ek.QualifiedChild(ak)
 	}
@@ -246,7 +246,8 @@ func (v *Verifier) subject(ctx context.Context, n Node) (Subject, error) {
 	return who, nil
 }
 
-func (v *Verifier) interval(n Node) time.Duration {
+// Interval is the pause between two rounds of a node; that of the zero Node is the server's.
+func (v *Verifier) Interval(n Node) time.Duration {
 	if n.Interval > 0 {
 		return n.Interval
 	}

@@ -2,6 +2,7 @@ package verifier
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -15,7 +16,7 @@ import (
 
 // Nonces are 20 letters and digits, all different, each letter about as often as any other.
 func TestNonce(t *testing.T) {
-	v, err := New(Config{Store: NewMemoryStore(), Evidence: NewMemoryStore(), Policies: NewMemoryStore(), Reactions: NewMemoryStore(), Collector: &site{}})
+	v, err := New(Config{Store: NewMemoryStore(), Evidence: NewMemoryStore(), Policies: NewMemoryStore(), Reactions: NewMemoryStore(), Collector: &fleet{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +44,7 @@ func TestNonce(t *testing.T) {
 
 func TestConfigIsChecked(t *testing.T) {
 	m := NewMemoryStore()
-	good := Config{Store: m, Evidence: m, Policies: m, Reactions: m, Collector: &site{}}
+	good := Config{Store: m, Evidence: m, Policies: m, Reactions: m, Collector: &fleet{}}
 	for name, edit := range map[string]func(*Config){
 		"no store": func(c *Config) { c.Store = nil }, "no evidence": func(c *Config) { c.Evidence = nil },
 		"no policies": func(c *Config) { c.Policies = nil }, "no collector": func(c *Config) { c.Collector = nil },
@@ -96,5 +97,16 @@ func TestNameWithANewline(t *testing.T) {
 	}
 	if r, _ := w.ask(); r.Offset != 0 {
 		t.Errorf("asked from %d", r.Offset)
+	}
+}
+
+// The longest interval is one that still turns a node Stale within days.
+func TestIntervals(t *testing.T) {
+	for interval, good := range map[time.Duration]bool{
+		0: true, minInterval - 1: false, minInterval: true, maxInterval: true, maxInterval + 1: false, -time.Second: false,
+	} {
+		if err := checkInterval(interval); errors.Is(err, ErrInvalid) == good || (err == nil) != good {
+			t.Errorf("%v: %v", interval, err)
+		}
 	}
 }

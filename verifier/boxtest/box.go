@@ -36,8 +36,8 @@ type Box struct {
 	List   []string              // the lines of the measurement list in ASCII
 	Log    []byte                // the TCG event log
 	Key    string                // the agent's transport key
-	Owned  bool   // the AK is of the owner's hierarchy: a quote names it otherwise, and shows
-	Offset uint32 // this many resets more
+	Owned  bool                  // the AK is of the owner's hierarchy: a quote names it otherwise, and shows
+	Offset uint32                // this many resets more
 }
 
 const (

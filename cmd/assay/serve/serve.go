@@ -84,11 +84,8 @@ type server struct {
 
 // roots gives registrar and native API the accepted vendor roots as they are now.
 func (s *server) roots(ctx context.Context) (*endorsement.Roots, error) {
-	roots, err := verifier.LoadRoots(ctx, s.endorsers)
-	if err != nil {
-		return nil, err
-	}
-	return roots, verifier.AddListed(ctx, roots, s.store.Roots())
+	accepted, err := verifier.LoadEndorsement(ctx, s.endorsers, s.store.Roots())
+	return accepted.Roots, err
 }
 
 // rootStore is the store of vendor roots, with those that the program brings along unless the configuration says otherwise.
