@@ -24,6 +24,7 @@ import (
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/evidence/pcr"
 	"github.com/assay-project/assay/internal/mtls"
+	"github.com/assay-project/assay/internal/mtls/mtlstest"
 	"github.com/assay-project/assay/verifier/boxtest"
 	"github.com/assay-project/assay/wire"
 )
@@ -40,7 +41,7 @@ type pullAgent struct {
 
 func newPullAgent(t *testing.T) *pullAgent {
 	t.Helper()
-	certificate := selfSigned(t)
+	certificate := mtlstest.SelfSigned(t)
 	leaf, err := certificate()
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +53,7 @@ func newPullAgent(t *testing.T) *pullAgent {
 	a.quote = func(w http.ResponseWriter, _ *http.Request) { wire.WriteResults(w, goodResults()) }
 	server := httptest.NewUnstartedServer(a)
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
-	startTLS(t, server, certificate)
+	mtlstest.StartTLS(t, server, certificate)
 	t.Cleanup(server.Close)
 	address, port, err := net.SplitHostPort(server.Listener.Addr().String())
 	if err != nil {
@@ -90,7 +91,7 @@ func (a *pullAgent) urls() []string {
 
 func newPull(t *testing.T) *Pull {
 	t.Helper()
-	return NewPull(selfSigned(t), nil)
+	return NewPull(mtlstest.SelfSigned(t), nil)
 }
 
 var pullRequest = Request{Nonce: "ABCDEFGHIJKLMNOPQRST", Selection: pcr.Select(attest.SHA256, 0, 10), Offset: 7}

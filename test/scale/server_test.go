@@ -17,12 +17,13 @@ import (
 	"github.com/assay-project/assay/internal/mtls"
 	"github.com/assay-project/assay/sqlstore"
 	"github.com/assay-project/assay/verifier"
+	"github.com/assay-project/assay/verifier/httpapi"
 )
 
 // server is the control plane in this process, on a port of the loopback.
 type server struct {
 	address string
-	api     *verifier.API
+	api     *httpapi.API
 	count   *counting
 	admin   *client.Client
 	// operator is what the operator's Secret holds.
@@ -55,7 +56,7 @@ func startServer(t testing.TB, f *fleet, interval time.Duration) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{api: verifier.NewAPI(verifier.APIConfig{
+	s := &server{api: httpapi.New(httpapi.Config{
 		Verifier: v, Evidence: store.Nodes(), Policies: store.Policies(), Roots: store.Roots(), Tokens: store.Tokens(), Bindings: store.Bindings(), Keys: store.Roots(),
 		Registrar: f, Issue: issuesNothing, Clients: clients, Pin: authority.Pin, Bootstrap: func() api.Bootstrap { return api.Bootstrap{} },
 		AllowFirstUse: true, Roles: []string{"verifier"}, Log: log,

@@ -27,6 +27,7 @@ import (
 	"github.com/assay-project/assay/registrar"
 	"github.com/assay-project/assay/sqlstore"
 	"github.com/assay-project/assay/verifier"
+	"github.com/assay-project/assay/verifier/httpapi"
 )
 
 // Options of Run.
@@ -79,7 +80,7 @@ type server struct {
 	endorsers   verifier.RootStore
 	registrar   *registrar.Registrar
 	verifier    *verifier.Verifier
-	api         *verifier.API
+	api         *httpapi.API
 }
 
 // roots gives registrar and native API the accepted vendor roots as they are now.
@@ -163,7 +164,7 @@ func (s *server) registrarClient() (*verifier.RegistrarClient, int, error) {
 
 func (s *server) nativeAPI(asked *verifier.RegistrarClient, registrarPort int) {
 	cfg := s.options.Config
-	s.api = verifier.NewAPI(verifier.APIConfig{
+	s.api = httpapi.New(httpapi.Config{
 		Verifier: s.verifier, Evidence: s.store.Nodes(), Policies: s.store.Policies(), Roots: s.endorsers, Tokens: s.store.Tokens(),
 		Bindings: s.store.Bindings(), Keys: s.store.Roots(), Redeem: s.redeem,
 		Registrar: asked,
@@ -179,7 +180,7 @@ func (s *server) nativeAPI(asked *verifier.RegistrarClient, registrarPort int) {
 func (s *server) redeem(ctx context.Context, token string, secret []byte, agent attest.AgentID) error {
 	err := s.store.Tokens().Redeem(ctx, token, secret, agent)
 	if errors.Is(err, registrar.ErrToken) {
-		return fmt.Errorf("%w: join token %q is not valid for agent %q: it is unknown, has expired, or was used by another agent", verifier.ErrSession, token, agent)
+		return fmt.Errorf("%w: join token %q is not valid for agent %q: it is unknown, has expired, or was used by another agent", httpapi.ErrSession, token, agent)
 	}
 	return err
 }

@@ -1,4 +1,4 @@
-package verifier
+package httpapi
 
 import (
 	"cmp"
@@ -16,9 +16,10 @@ import (
 	"github.com/assay-project/assay/endorsement"
 	"github.com/assay-project/assay/internal/httpjson"
 	"github.com/assay-project/assay/internal/mtls"
+	"github.com/assay-project/assay/verifier"
 )
 
-func (a *API) view(n Node) api.Node {
+func (a *API) view(n verifier.Node) api.Node {
 	s := n.State
 	pending := uint64(0)
 	if s.IMA.Held != nil {
@@ -39,7 +40,7 @@ func (a *API) view(n Node) api.Node {
 }
 
 // endorsementLabel says what kind of word vouches for an enrolled EK. Only a listed one has no vendor and was no first use.
-func endorsementLabel(e Enrolment) string {
+func endorsementLabel(e verifier.Enrolment) string {
 	switch {
 	case e.FirstUse:
 		return string(endorsement.FirstUse)
@@ -50,13 +51,13 @@ func endorsementLabel(e Enrolment) string {
 }
 
 // bound is view with the node's binding.
-func (a *API) bound(ctx context.Context, n Node) (api.Node, error) {
+func (a *API) bound(ctx context.Context, n verifier.Node) (api.Node, error) {
 	view := a.view(n)
 	b, err := a.cfg.Bindings.BindingOf(ctx, n.ID)
 	switch {
 	case err == nil:
 		view.KubernetesNode = &b.Node
-	case !errors.Is(err, ErrNotFound):
+	case !errors.Is(err, verifier.ErrNotFound):
 		return view, fmt.Errorf("node %s: %w", n.ID, err)
 	}
 	return view, nil
@@ -64,11 +65,11 @@ func (a *API) bound(ctx context.Context, n Node) (api.Node, error) {
 
 // unproven is the view of an agent without a TPM (C3): whatever it says, nothing of it is appraised.
 func (a *API) unproven(p presence) api.Node {
-	state := State{Verdict: attest.Unappraised, Shown: attest.Unappraised, Since: p.since}
+	state := verifier.State{Verdict: attest.Unappraised, Shown: attest.Unappraised, Since: p.since}
 	return api.Node{
 		ID: p.id, Verdict: attest.Unappraised, Since: p.since, Reason: api.ReasonNoTpm, KubernetesNode: p.node,
 		Failures: []attest.Failure{}, Assigned: []attest.PolicyRef{}, Appraised: []attest.PolicyRef{},
-		KeylimeState: state.KeylimeState(a.cfg.Now(), a.cfg.Verifier.Interval(Node{})), Heartbeat: &p.report,
+		KeylimeState: state.KeylimeState(a.cfg.Now(), a.cfg.Verifier.Interval(verifier.Node{})), Heartbeat: &p.report,
 	}
 }
 
@@ -87,7 +88,7 @@ func (a *API) listNodes(w http.ResponseWriter, r *http.Request, _ caller) error 
 	}
 	if after != "" {
 		if _, err := attest.ParseAgentID(after); err != nil {
-			return fmt.Errorf("%w: cursor: %w", ErrInvalid, err)
+			return fmt.Errorf("%w: cursor: %w", verifier.ErrInvalid, err)
 		}
 	}
 	nodes, err := a.cfg.Verifier.List(r.Context(), attest.AgentID(after), limit)
@@ -122,10 +123,10 @@ func (a *API) withUnproven(page []api.Node, after attest.AgentID, limit int) []a
 }
 
 // node is the node that a path names, as its goroutine last published it.
-func (a *API) node(r *http.Request) (Node, error) {
+func (a *API) node(r *http.Request) (verifier.Node, error) {
 	id, err := pathID(r)
 	if err != nil {
-		return Node{}, err
+		return verifier.Node{}, err
 	}
 	return a.cfg.Verifier.Show(id)
 }
@@ -136,7 +137,7 @@ func (a *API) showNode(w http.ResponseWriter, r *http.Request, _ caller) error {
 		return err
 	}
 	n, err := a.cfg.Verifier.Show(id)
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, verifier.ErrNotFound) {
 		if p, ok := a.presences.of(id); ok {
 			httpjson.Write(w, http.StatusOK, a.unproven(p))
 			return nil
@@ -180,14 +181,14 @@ func (a *API) enrol(w http.ResponseWriter, r *http.Request, c caller) error {
 	}
 	id, err := attest.ParseAgentID(string(request.ID))
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrInvalid, err)
+		return fmt.Errorf("%w: %w", verifier.ErrInvalid, err)
 	}
 	interval, err := seconds(request.Interval)
 	if err != nil {
 		return err
 	}
 	if request.Port < 0 || request.Port > 65535 {
-		return fmt.Errorf("%w: port %d", ErrInvalid, request.Port)
+		return fmt.Errorf("%w: port %d", verifier.ErrInvalid, request.Port)
 	}
 	if request.FirstUse && !a.cfg.AllowFirstUse {
 		return fmt.Errorf("%w: the server's configuration does not allow first use (endorsement: AllowFirstUse)", errForbidden)
@@ -200,11 +201,11 @@ func (a *API) enrol(w http.ResponseWriter, r *http.Request, c caller) error {
 	if err != nil {
 		return err
 	}
-	accepted, err := LoadEndorsement(r.Context(), a.cfg.Roots, a.cfg.Keys)
+	accepted, err := verifier.LoadEndorsement(r.Context(), a.cfg.Roots, a.cfg.Keys)
 	if err != nil {
 		return err
 	}
-	node, err := a.cfg.Verifier.Enrol(r.Context(), Enrol{
+	node, err := a.cfg.Verifier.Enrol(r.Context(), verifier.Enrol{
 		Registered: registered, FixedAddress: request.Address, FixedPort: request.Port, Policies: request.Policies, Interval: interval, FirstUse: request.FirstUse, Roots: accepted.Roots,
 		EmulatedRoots: accepted.Emulated, Assignment: assignment,
 	})
@@ -229,7 +230,7 @@ func (a *API) updateNode(w http.ResponseWriter, r *http.Request, c caller) error
 	if err := decode(r, maxBodyBytes, &request); err != nil {
 		return err
 	}
-	update := Update{Policies: request.Policies, ByOwner: c.role == mtls.Operator}
+	update := verifier.Update{Policies: request.Policies, ByOwner: c.role == mtls.Operator}
 	if request.Assignment != nil {
 		assignment, err := assignable(request.Assignment, c)
 		if err != nil {
@@ -257,7 +258,7 @@ func (a *API) removeNode(w http.ResponseWriter, r *http.Request, c caller) error
 		return err
 	}
 	err = a.cfg.Verifier.Remove(r.Context(), id)
-	if gone := a.presences.forget(id); err != nil && !(gone && errors.Is(err, ErrNotFound)) {
+	if gone := a.presences.forget(id); err != nil && !(gone && errors.Is(err, verifier.ErrNotFound)) {
 		return err
 	}
 	a.reports.forget(id)
@@ -274,11 +275,11 @@ func (a *API) act(w http.ResponseWriter, r *http.Request, c caller) error {
 	if err != nil {
 		return err
 	}
-	act := Act(r.PathValue("act"))
+	act := verifier.Act(r.PathValue("act"))
 	switch act {
-	case Pause, Resume, Reattest, Approve:
+	case verifier.Pause, verifier.Resume, verifier.Reattest, verifier.Approve:
 	default:
-		return fmt.Errorf("%w: act %.40q; want pause, resume, reattest or approve", ErrNotFound, act)
+		return fmt.Errorf("%w: act %.40q; want pause, resume, reattest or approve", verifier.ErrNotFound, act)
 	}
 	if err := a.cfg.Verifier.Do(r.Context(), id, act); err != nil {
 		return err
@@ -287,7 +288,7 @@ func (a *API) act(w http.ResponseWriter, r *http.Request, c caller) error {
 	return a.showNode(w, r, c)
 }
 
-func transitionView(t Transition) api.Transition {
+func transitionView(t verifier.Transition) api.Transition {
 	return api.Transition{
 		Node: t.Node, Seq: t.Seq, At: t.At, From: t.From, To: t.To, Boot: t.Boot, Cause: t.Cause, Detail: t.Detail,
 		Policies: list(t.Policies), Failures: list(t.Failures), Quote: t.Quote,
@@ -306,7 +307,7 @@ func (a *API) results(w http.ResponseWriter, r *http.Request, _ caller) error {
 	after := uint64(0)
 	if cursor != "" {
 		if after, err = strconv.ParseUint(cursor, 10, 64); err != nil {
-			return fmt.Errorf("%w: cursor %.40q", ErrInvalid, cursor)
+			return fmt.Errorf("%w: cursor %.40q", verifier.ErrInvalid, cursor)
 		}
 	}
 	if _, err := a.cfg.Verifier.Show(id); err != nil {

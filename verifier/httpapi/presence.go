@@ -1,4 +1,4 @@
-package verifier
+package httpapi
 
 import (
 	"fmt"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/verifier"
 )
 
 const (
@@ -56,7 +57,7 @@ func (p *presences) update(from presence, change func(*api.AgentReport)) error {
 		known.since, known.node = now, from.node
 	}
 	if (known.node == nil) != (from.node == nil) {
-		return fmt.Errorf("agent %s: %w", from.id, ErrExists) // a name under a join token is not the UID of a node
+		return fmt.Errorf("agent %s: %w", from.id, verifier.ErrExists) // a name under a join token is not the UID of a node
 	}
 	known.id, known.node = from.id, from.node
 	known.report.At = now

@@ -1,4 +1,4 @@
-package verifier
+package httpapi
 
 import (
 	"context"
@@ -20,9 +20,10 @@ import (
 	"github.com/assay-project/assay/internal/httpjson"
 	"github.com/assay-project/assay/internal/mtls"
 	"github.com/assay-project/assay/policy"
+	"github.com/assay-project/assay/verifier"
 )
 
-func policyView(p StoredPolicy) api.Policy {
+func policyView(p verifier.StoredPolicy) api.Policy {
 	return api.Policy{Kind: p.Ref.Kind, Name: p.Ref.Name, Digest: p.Ref.Digest, Size: p.Size, Added: p.Added}
 }
 
@@ -33,11 +34,11 @@ func (a *API) listPolicies(w http.ResponseWriter, r *http.Request, _ caller) err
 	}
 	var after attest.Digest
 	if err := after.UnmarshalText([]byte(cursor)); err != nil {
-		return fmt.Errorf("%w: cursor: %w", ErrInvalid, err)
+		return fmt.Errorf("%w: cursor: %w", verifier.ErrInvalid, err)
 	}
 	stored, err := a.cfg.Policies.Policies(r.Context(), after, limit)
-	if errors.Is(err, ErrNotFound) {
-		return fmt.Errorf("%w: cursor %s: no such policy", ErrInvalid, after)
+	if errors.Is(err, verifier.ErrNotFound) {
+		return fmt.Errorf("%w: cursor %s: no such policy", verifier.ErrInvalid, after)
 	}
 	if err != nil {
 		return err
@@ -61,9 +62,9 @@ func (a *API) addPolicy(w http.ResponseWriter, r *http.Request, c caller) error 
 	}
 	doc, err := parsePolicy(text, r.URL.Query().Get("keylime"))
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrInvalid, err)
+		return fmt.Errorf("%w: %w", verifier.ErrInvalid, err)
 	}
-	p := StoredPolicy{Ref: doc.Ref(), Bytes: doc.Bytes(), Size: int64(len(doc.Bytes())), Added: a.cfg.Now()}
+	p := verifier.StoredPolicy{Ref: doc.Ref(), Bytes: doc.Bytes(), Size: int64(len(doc.Bytes())), Added: a.cfg.Now()}
 	if err := a.cfg.Policies.AddPolicy(r.Context(), p); err != nil {
 		return err
 	}
@@ -105,7 +106,7 @@ func (a *API) removePolicy(w http.ResponseWriter, r *http.Request, c caller) err
 	return nil
 }
 
-func rootView(r Root) api.Root {
+func rootView(r verifier.Root) api.Root {
 	return api.Root{Fingerprint: r.Fingerprint, Subject: r.Subject, NotAfter: r.NotAfter, Added: r.Added, Origin: r.Origin, Emulated: r.Emulated}
 }
 
@@ -133,7 +134,7 @@ func (a *API) addRoots(w http.ResponseWriter, r *http.Request, c caller) error {
 	}
 	certificates, err := endorsement.NewRoots().AddPEM(text)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrInvalid, err)
+		return fmt.Errorf("%w: %w", verifier.ErrInvalid, err)
 	}
 	if emulated && c.role != mtls.Administrator {
 		if err := a.refuseVendors(r.Context(), certificates, c); err != nil {
@@ -142,7 +143,7 @@ func (a *API) addRoots(w http.ResponseWriter, r *http.Request, c caller) error {
 	}
 	answer := api.RootsAdded{Added: []api.Root{}}
 	for _, cert := range certificates {
-		root := Root{
+		root := verifier.Root{
 			Fingerprint: attest.SHA256.Sum(cert.Raw), Subject: cert.Subject.String(), NotAfter: cert.NotAfter,
 			PEM:   pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}),
 			Added: a.cfg.Now(), Origin: "added by " + c.name, Emulated: emulated,
@@ -165,7 +166,7 @@ func (a *API) refuseVendors(ctx context.Context, certificates []*x509.Certificat
 	}
 	for _, cert := range certificates {
 		fingerprint := attest.SHA256.Sum(cert.Raw)
-		if slices.ContainsFunc(accepted, func(r Root) bool { return r.Fingerprint == fingerprint && !r.Emulated }) {
+		if slices.ContainsFunc(accepted, func(r verifier.Root) bool { return r.Fingerprint == fingerprint && !r.Emulated }) {
 			return fmt.Errorf("%w: %.200q (%s) is accepted as a root of vendors; %s is %s, and only role %s says that it endorses emulators",
 				errForbidden, cert.Subject, fingerprint, c.name, c.role, mtls.Administrator)
 		}
@@ -176,7 +177,7 @@ func (a *API) refuseVendors(ctx context.Context, certificates []*x509.Certificat
 func (a *API) removeRoot(w http.ResponseWriter, r *http.Request, c caller) error {
 	fingerprint, err := attest.ParseDigest(r.PathValue("digest"))
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrInvalid, err)
+		return fmt.Errorf("%w: %w", verifier.ErrInvalid, err)
 	}
 	if err := a.cfg.Roots.RemoveRoot(r.Context(), fingerprint); err != nil {
 		return fmt.Errorf("vendor root %s: %w", fingerprint, err)
@@ -200,7 +201,7 @@ func (a *API) checkEndorsement(w http.ResponseWriter, r *http.Request, _ caller)
 	if err != nil {
 		return fmt.Errorf("agent %s: endorsement key: %w", id, err)
 	}
-	accepted, err := LoadEndorsement(r.Context(), a.cfg.Roots, a.cfg.Keys)
+	accepted, err := verifier.LoadEndorsement(r.Context(), a.cfg.Roots, a.cfg.Keys)
 	if err != nil {
 		return err
 	}
@@ -212,7 +213,7 @@ func (a *API) checkEndorsement(w http.ResponseWriter, r *http.Request, _ caller)
 	return nil
 }
 
-func tokenView(t Token) api.Token {
+func tokenView(t verifier.Token) api.Token {
 	return api.Token{ID: t.ID, Created: t.Created, Expires: t.Expires, Agent: t.Agent}
 }
 
@@ -256,7 +257,7 @@ func (a *API) createToken(w http.ResponseWriter, r *http.Request, c caller) erro
 		return err
 	}
 	now := a.cfg.Now()
-	t := Token{ID: hex.EncodeToString(id), Created: now, Expires: now.Add(lifetime), SecretDigest: digest}
+	t := verifier.Token{ID: hex.EncodeToString(id), Created: now, Expires: now.Add(lifetime), SecretDigest: digest}
 	if err := a.cfg.Tokens.AddToken(r.Context(), t); err != nil {
 		return err
 	}
@@ -282,7 +283,7 @@ func (a *API) issueCertificate(w http.ResponseWriter, r *http.Request, c caller)
 	}
 	certificate, err := a.cfg.Issue(r.Context(), request)
 	if err != nil {
-		return fmt.Errorf("%w: issue certificate: %w", ErrInvalid, err)
+		return fmt.Errorf("%w: issue certificate: %w", verifier.ErrInvalid, err)
 	}
 	a.cfg.Log.Info("certificate issued", "role", request.Role, "name", request.Name, "by", c.name)
 	httpjson.Write(w, http.StatusCreated, certificate)
@@ -332,11 +333,11 @@ func (a *API) approve(w http.ResponseWriter, r *http.Request, c caller) error {
 // letIn approves at the registrar and has an enrolled node take the new AK over: one act of a person for both. It can be repeated: what
 // the registrar has let in already is taken over all the same.
 func (a *API) letIn(ctx context.Context, id attest.AgentID) error {
-	waited := fmt.Errorf("pending registration %s: %w", id, ErrNotFound)
+	waited := fmt.Errorf("pending registration %s: %w", id, verifier.ErrNotFound)
 	if a.cfg.Pending != nil {
 		waited = a.cfg.Pending.Approve(ctx, id)
 	}
-	if waited != nil && !errors.Is(waited, ErrNotFound) {
+	if waited != nil && !errors.Is(waited, verifier.ErrNotFound) {
 		return waited
 	}
 	if _, err := a.cfg.Verifier.Show(id); err != nil {

@@ -1,4 +1,4 @@
-package verifier
+package httpapi
 
 import (
 	"fmt"
@@ -6,6 +6,7 @@ import (
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/internal/httpjson"
+	"github.com/assay-project/assay/verifier"
 )
 
 func (a *API) listKeys(w http.ResponseWriter, r *http.Request, _ caller) error {
@@ -23,7 +24,7 @@ func (a *API) addKey(w http.ResponseWriter, r *http.Request, c caller) error {
 		return err
 	}
 	if err := key.Validate(); err != nil {
-		return fmt.Errorf("%w: %w", ErrInvalid, err)
+		return fmt.Errorf("%w: %w", verifier.ErrInvalid, err)
 	}
 	key.Added, key.By = a.cfg.Now(), c.name
 	if err := a.cfg.Keys.AddKey(r.Context(), key); err != nil {

@@ -1,4 +1,10 @@
-package verifier
+// Package httpapi serves /api/v1, the native API of the verifier role.
+//
+// A handler authenticates by the client's certificate and role, reads the request strictly, asks the verifier or a store, and writes what package
+// api describes; one table maps errors to statuses. It decides nothing about evidence. What agents say of themselves lives here, in
+// memory: their sessions (proof of the AK, bound to the TLS key), their claims to Kubernetes nodes, which the operator answers, and their
+// reports, which are for people and for no check.
+package httpapi
 
 import (
 	"context"
@@ -17,6 +23,7 @@ import (
 	"github.com/assay-project/assay/internal/mtls"
 	"github.com/assay-project/assay/policy"
 	"github.com/assay-project/assay/reaction"
+	"github.com/assay-project/assay/verifier"
 )
 
 // Bounds of request bodies.
@@ -32,16 +39,16 @@ type PendingRegistrations interface {
 	Approve(ctx context.Context, id attest.AgentID) error
 }
 
-// APIConfig is what the native API needs beside the verifier. All members must be set, but for Pending, Redeem and Version.
-type APIConfig struct {
-	Verifier  *Verifier
-	Evidence  EvidenceStore
-	Policies  PolicyStore
-	Roots     RootStore
-	Tokens    TokenStore
-	Bindings  BindingStore
-	Keys      KeyStore
-	Registrar Registrar
+// Config is what the native API needs beside the verifier. All members must be set, but for Pending, Redeem and Version.
+type Config struct {
+	Verifier  *verifier.Verifier
+	Evidence  verifier.EvidenceStore
+	Policies  verifier.PolicyStore
+	Roots     verifier.RootStore
+	Tokens    verifier.TokenStore
+	Bindings  verifier.BindingStore
+	Keys      verifier.KeyStore
+	Registrar verifier.Registrar
 	Pending   PendingRegistrations
 	// Redeem binds a join token to an agent's name, as a registration does; its refusals wrap ErrSession. Nil takes none from agents without a TPM.
 	Redeem func(ctx context.Context, token string, secret []byte, agent attest.AgentID) error
@@ -62,7 +69,7 @@ type APIConfig struct {
 
 // API serves /api/v1.
 type API struct {
-	cfg       APIConfig
+	cfg       Config
 	sessions  *sessions
 	claims    *claims
 	reports   *reports
@@ -137,8 +144,8 @@ func routes() []route {
 	}...)
 }
 
-// NewAPI makes the handler of /api/v1.
-func NewAPI(cfg APIConfig) *API {
+// New makes the handler of /api/v1.
+func New(cfg Config) *API {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -241,18 +248,18 @@ var statuses = []struct {
 	{ErrClaimRefused, http.StatusForbidden},
 	{errTooMany, http.StatusServiceUnavailable},
 	{errTooManyStreams, http.StatusTooManyRequests},
-	{ErrNotFound, http.StatusNotFound},
-	{ErrExpired, http.StatusGone},
-	{ErrExists, http.StatusConflict},
-	{ErrInUse, http.StatusConflict},
-	{ErrConflict, http.StatusConflict},
-	{ErrOwned, http.StatusConflict},
-	{ErrNothingToApprove, http.StatusConflict},
+	{verifier.ErrNotFound, http.StatusNotFound},
+	{verifier.ErrExpired, http.StatusGone},
+	{verifier.ErrExists, http.StatusConflict},
+	{verifier.ErrInUse, http.StatusConflict},
+	{verifier.ErrConflict, http.StatusConflict},
+	{verifier.ErrOwned, http.StatusConflict},
+	{verifier.ErrNothingToApprove, http.StatusConflict},
 	{reaction.ErrRefused, http.StatusConflict},
 	{reaction.ErrNotFound, http.StatusNotFound},
-	{ErrInvalid, http.StatusBadRequest},
-	{ErrRegistrar, http.StatusBadGateway},
-	{ErrNotRunning, http.StatusServiceUnavailable},
+	{verifier.ErrInvalid, http.StatusBadRequest},
+	{verifier.ErrRegistrar, http.StatusBadGateway},
+	{verifier.ErrNotRunning, http.StatusServiceUnavailable},
 }
 
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
@@ -270,7 +277,7 @@ func problem(w http.ResponseWriter, status int, detail string) {
 }
 
 func statusOf(err error) int {
-	var refused *RefusedError
+	var refused *verifier.RefusedError
 	if errors.As(err, &refused) {
 		return http.StatusUnprocessableEntity
 	}
@@ -286,7 +293,7 @@ func statusOf(err error) int {
 }
 
 func (a *API) server(w http.ResponseWriter, _ *http.Request, c caller) error {
-	httpjson.Write(w, http.StatusOK, api.Server{Version: a.cfg.Version, Roles: a.cfg.Roles, Interval: a.cfg.Verifier.Interval(Node{}).Seconds(), Name: c.name, Role: string(c.role)})
+	httpjson.Write(w, http.StatusOK, api.Server{Version: a.cfg.Version, Roles: a.cfg.Roles, Interval: a.cfg.Verifier.Interval(verifier.Node{}).Seconds(), Name: c.name, Role: string(c.role)})
 	return nil
 }
 
@@ -301,7 +308,7 @@ func page(r *http.Request) (after string, limit int, err error) {
 	limit = api.DefaultPage
 	if text := r.URL.Query().Get("limit"); text != "" {
 		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > api.MaxPage {
-			return "", 0, fmt.Errorf("%w: limit %.20q is not 1 to %d", ErrInvalid, text, api.MaxPage)
+			return "", 0, fmt.Errorf("%w: limit %.20q is not 1 to %d", verifier.ErrInvalid, text, api.MaxPage)
 		}
 	}
 	return r.URL.Query().Get("cursor"), limit, nil
@@ -310,14 +317,14 @@ func page(r *http.Request) (after string, limit int, err error) {
 func pathID(r *http.Request) (attest.AgentID, error) {
 	id, err := attest.ParseAgentID(r.PathValue("id"))
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrInvalid, err)
+		return "", fmt.Errorf("%w: %w", verifier.ErrInvalid, err)
 	}
 	return id, nil
 }
 
 func seconds(s float64) (time.Duration, error) {
 	if s != s || s < 0 || s > 365*24*3600 {
-		return 0, fmt.Errorf("%w: %v seconds is not 0 to a year", ErrInvalid, s)
+		return 0, fmt.Errorf("%w: %v seconds is not 0 to a year", verifier.ErrInvalid, s)
 	}
 	return time.Duration(s * float64(time.Second)), nil
 }
@@ -334,7 +341,7 @@ func decode(r *http.Request, limit int64, into any) error {
 func body(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
-		return nil, fmt.Errorf("%w: read body: %w", ErrInvalid, err)
+		return nil, fmt.Errorf("%w: read body: %w", verifier.ErrInvalid, err)
 	}
 	return text, nil
 }

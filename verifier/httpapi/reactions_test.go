@@ -1,4 +1,4 @@
-package verifier
+package httpapi
 
 import (
 	"net/http"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/internal/mtls"
+	"github.com/assay-project/assay/verifier"
 	"github.com/assay-project/assay/verifier/boxtest"
 )
 
@@ -125,4 +126,16 @@ func TestBadAssignmentsAndReactions(t *testing.T) {
 		t.Errorf("added %+v", added)
 	}
 	s.into(operator, enrol(assignedByWorkers), nil)
+}
+
+// Whether the IMA policy of this boot counts as approved is shown with the node.
+func TestIMAPolicyIsShown(t *testing.T) {
+	s := newSite(t)
+	for _, approved := range []bool{false, true} {
+		n := verifier.Node{ID: node1}
+		n.State.Progress.IMAPolicy = approved
+		if shown := s.api.view(n).IMAPolicy; shown != approved {
+			t.Errorf("approved %t, shown %t", approved, shown)
+		}
+	}
 }

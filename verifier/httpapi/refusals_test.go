@@ -1,4 +1,4 @@
-package verifier
+package httpapi
 
 import (
 	"net/http"
@@ -9,6 +9,7 @@ import (
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/internal/mtls"
+	"github.com/assay-project/assay/internal/mtls/mtlstest"
 )
 
 // operationPath fills a pattern with something that is not there, so that nothing changes.
@@ -61,7 +62,7 @@ func TestRoles(t *testing.T) {
 	}
 	s := newSite(t)
 	callers := map[string]*http.Client{
-		"nobody": s.client(nil), "a self-signed agent": s.client(selfSigned(t)), "a self-made administrator": s.client(pretender(t)),
+		"nobody": s.client(nil), "a self-signed agent": s.client(mtlstest.SelfSigned(t)), "a self-made administrator": s.client(pretender(t)),
 		"an agent of the agents' CA":  s.client(s.issue(mtls.Request{Role: mtls.Agent, Name: "agent", Hosts: []string{"127.0.0.1"}})),
 		"a server of the servers' CA": s.client(s.issue(mtls.Request{Role: mtls.Server, Name: "server", Hosts: []string{"127.0.0.1"}})),
 	}
@@ -155,7 +156,7 @@ func TestBadRequests(t *testing.T) {
 			}
 		})
 	}
-	if nodes, err := s.store.Nodes(t.Context(), "", 10); err != nil || len(nodes) != 0 {
+	if nodes, err := s.store.Nodes().Nodes(t.Context(), "", 10); err != nil || len(nodes) != 0 {
 		t.Errorf("refused requests left %v, %v", nodes, err)
 	}
 	if status, text := s.do(admin, call{method: "POST", path: api.PathNodes, body: good}); status != http.StatusCreated {

@@ -1,4 +1,4 @@
-package verifier
+package httpapi
 
 import (
 	"net/http"
@@ -11,6 +11,7 @@ import (
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/endorsement"
 	"github.com/assay-project/assay/internal/mtls"
+	"github.com/assay-project/assay/verifier"
 	"github.com/assay-project/assay/verifier/boxtest"
 )
 
@@ -66,7 +67,7 @@ func TestListedKeyOverTheAPI(t *testing.T) {
 }
 
 func TestEndorsementLabels(t *testing.T) {
-	for want, e := range map[string]Enrolment{"Vendor": {EndorsedBy: "CN=Root"}, "Listed": {}, "FirstUse": {FirstUse: true}} {
+	for want, e := range map[string]verifier.Enrolment{"Vendor": {EndorsedBy: "CN=Root"}, "Listed": {}, "FirstUse": {FirstUse: true}} {
 		if got := endorsementLabel(e); got != want {
 			t.Errorf("%+v is %s, want %s", e, got, want)
 		}
@@ -77,7 +78,7 @@ func TestEndorsementLabels(t *testing.T) {
 func TestOperatorMarksNoVendorAsEmulated(t *testing.T) {
 	s := newSite(t)
 	bundled, free := boxtest.NewMaker(t, time.Now()), boxtest.NewMaker(t, time.Now())
-	vendors := NewVendorRoots(s.store, s.store, []Root{{Fingerprint: bundled.Fingerprint, Subject: "CN=Maker", PEM: bundled.PEM(), Origin: OriginBundled}}, time.Now)
+	vendors := verifier.NewVendorRoots(s.store.Roots(), s.store.Roots(), []verifier.Root{{Fingerprint: bundled.Fingerprint, Subject: "CN=Maker", PEM: bundled.PEM(), Origin: verifier.OriginBundled}}, time.Now)
 	s.api.cfg.Roots = vendors
 	add := func(role mtls.Role, text []byte) (int, string) {
 		path := api.PathEndorsements + "?" + url.Values{"emulated": {"true"}}.Encode()
@@ -99,7 +100,7 @@ func TestOperatorMarksNoVendorAsEmulated(t *testing.T) {
 	if status, body := add(mtls.Operator, both); status != http.StatusForbidden || !strings.Contains(body, "is accepted as a root of vendors") || is() {
 		t.Errorf("an operator: %d %s", status, body)
 	}
-	if roots, err := s.store.Roots(t.Context()); err != nil || len(roots) != 0 {
+	if roots, err := s.store.Roots().Roots(t.Context()); err != nil || len(roots) != 0 {
 		t.Errorf("of a file that is refused %d roots are stored, %v", len(roots), err)
 	}
 	for range 2 { // what an operator marked before, it may add again

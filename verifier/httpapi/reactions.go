@@ -1,4 +1,4 @@
-package verifier
+package httpapi
 
 import (
 	"fmt"
@@ -9,6 +9,7 @@ import (
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/internal/httpjson"
 	"github.com/assay-project/assay/reaction"
+	"github.com/assay-project/assay/verifier"
 )
 
 // reactionRoutes are the operations on reactions. Only an operator acts on a cluster; people look, and can stop it.
@@ -30,7 +31,7 @@ func (a *API) listReactions(w http.ResponseWriter, r *http.Request, _ caller) er
 	q := reaction.Query{Limit: limit}
 	if cursor != "" {
 		if q.After, err = strconv.ParseUint(cursor, 10, 64); err != nil {
-			return fmt.Errorf("%w: cursor %.40q is no number of a reaction", ErrInvalid, cursor)
+			return fmt.Errorf("%w: cursor %.40q is no number of a reaction", verifier.ErrInvalid, cursor)
 		}
 	}
 	if q.States, err = states(r.URL.Query().Get("state")); err != nil {
@@ -61,7 +62,7 @@ func states(text string) ([]api.ReactionState, error) {
 	case slices.Contains(api.ReactionStates(), state):
 		return []api.ReactionState{state}, nil
 	}
-	return nil, fmt.Errorf("%w: state %.40q is neither %s nor one of %v", ErrInvalid, text, api.ReactionStateOpen, api.ReactionStates())
+	return nil, fmt.Errorf("%w: state %.40q is neither %s nor one of %v", verifier.ErrInvalid, text, api.ReactionStateOpen, api.ReactionStates())
 }
 
 // reactionID is the row that a path names; what is no number names none.
@@ -96,7 +97,7 @@ func (a *API) reportReaction(w http.ResponseWriter, r *http.Request, c caller) e
 		return err
 	}
 	if err := report.Validate(); err != nil {
-		return fmt.Errorf("%w: %w", ErrInvalid, err)
+		return fmt.Errorf("%w: %w", verifier.ErrInvalid, err)
 	}
 	row, err := a.cfg.Verifier.ReportReaction(r.Context(), reaction.By{ID: id, Name: c.name}, report)
 	if err != nil {
@@ -121,7 +122,7 @@ func (a *API) suspend(w http.ResponseWriter, r *http.Request, c caller) error {
 		return err
 	}
 	if err := s.Validate(); err != nil {
-		return fmt.Errorf("%w: %w", ErrInvalid, err)
+		return fmt.Errorf("%w: %w", verifier.ErrInvalid, err)
 	}
 	s.By = c.name
 	if err := a.cfg.Verifier.Suspend(r.Context(), s); err != nil {

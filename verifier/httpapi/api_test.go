@@ -1,4 +1,4 @@
-package verifier
+package httpapi
 
 import (
 	"bufio"
@@ -31,18 +31,25 @@ import (
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/internal/mtls"
+	"github.com/assay-project/assay/internal/mtls/mtlstest"
+	"github.com/assay-project/assay/sqlstore"
+	"github.com/assay-project/assay/verifier"
 	"github.com/assay-project/assay/verifier/boxtest"
 )
+
+const node1 = attest.AgentID("node-1")
+
+var testStart = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
 // site is a served API with real TLS and the three CAs of C6.
 type site struct {
 	t         *testing.T
 	url       string
 	authority *mtls.Authority
-	store     *MemoryStore
-	verifier  *Verifier
+	store     *sqlstore.DB
+	verifier  *verifier.Verifier
 	api       *API
-	agents    map[attest.AgentID]Registered
+	agents    map[attest.AgentID]verifier.Registered
 	boxes     map[string]*boxtest.Box
 	now       atomic.Pointer[time.Time] // nil for the system's
 	log       lockedBuffer
@@ -86,18 +93,20 @@ func (s *site) redeem(_ context.Context, token string, secret []byte, agent atte
 }
 
 // Agent implements Registrar.
-func (s *site) Agent(_ context.Context, id attest.AgentID) (Registered, error) {
+func (s *site) Agent(_ context.Context, id attest.AgentID) (verifier.Registered, error) {
 	switch r, ok := s.agents[id]; {
 	case id == "broken":
-		return Registered{}, fmt.Errorf("%w: connection refused", ErrRegistrar)
+		return verifier.Registered{}, fmt.Errorf("%w: connection refused", verifier.ErrRegistrar)
 	case ok:
 		return r, nil
 	}
-	return Registered{}, ErrNotFound
+	return verifier.Registered{}, verifier.ErrNotFound
 }
 
 // Agents implements Registrar.
-func (s *site) Agents(context.Context) ([]attest.AgentID, error) { return []attest.AgentID{node1}, nil }
+func (s *site) Agents(context.Context) ([]attest.AgentID, error) {
+	return []attest.AgentID{node1}, nil
+}
 
 // Pending implements PendingRegistrations.
 func (s *site) Pending(context.Context) ([]api.Pending, error) {
@@ -107,17 +116,38 @@ func (s *site) Pending(context.Context) ([]api.Pending, error) {
 // Approve implements PendingRegistrations.
 func (s *site) Approve(_ context.Context, id attest.AgentID) error {
 	if id != "waiting" {
-		return ErrNotFound
+		return verifier.ErrNotFound
 	}
 	return nil
 }
 
 // Collect implements Collector.
-func (s *site) Collect(_ context.Context, to Enrolment, r Request) (Answer, error) {
+func (s *site) Collect(_ context.Context, to verifier.Enrolment, r verifier.Request) (verifier.Answer, error) {
 	if b := s.boxes[to.Address]; b != nil {
-		return answerOfBox(b, r, nil), nil
+		a := b.Answer(boxtest.Ask(r), nil)
+		return verifier.Answer{Quote: a.Quote, TransportKey: a.TransportKey, List: a.List, HasList: a.HasList, First: a.First, BootLog: a.BootLog}, nil
 	}
-	return Answer{}, errors.New("connection refused")
+	return verifier.Answer{}, errors.New("connection refused")
+}
+
+// registered is what a registrar has of a box.
+func registered(b *boxtest.Box) verifier.Registered {
+	return verifier.Registered{ID: node1, AK: b.Signer.Public(), EK: boxtest.EKPublic(), Address: string(node1), Port: 9002}
+}
+
+// openStore opens an empty database.
+func openStore(t testing.TB) *sqlstore.DB {
+	t.Helper()
+	db, err := sqlstore.Open(t.Context(), sqlstore.Config{Path: filepath.Join(t.TempDir(), "assay.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
 }
 
 func newSite(t *testing.T) *site {
@@ -131,9 +161,9 @@ func newSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	b := boxtest.New(t)
-	s := &site{t: t, authority: authority, store: NewMemoryStore(), redeemed: map[string]attest.AgentID{}, boxes: map[string]*boxtest.Box{"node-1": b}}
-	s.agents = map[attest.AgentID]Registered{node1: enrolment(b, node1).Registered}
-	s.verifier, err = New(Config{Store: s.store, Evidence: s.store, Policies: s.store, Reactions: s.store, Collector: s})
+	s := &site{t: t, authority: authority, store: openStore(t), redeemed: map[string]attest.AgentID{}, boxes: map[string]*boxtest.Box{"node-1": b}}
+	s.agents = map[attest.AgentID]verifier.Registered{node1: registered(b)}
+	s.verifier, err = verifier.New(verifier.Config{Store: s.store.Nodes(), Evidence: s.store.Nodes(), Policies: s.store.Policies(), Reactions: s.store.Reactions(), Collector: s})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,8 +173,9 @@ func newSite(t *testing.T) *site {
 	for !s.verifier.Running() {
 		time.Sleep(time.Millisecond)
 	}
-	s.api = NewAPI(APIConfig{
-		Verifier: s.verifier, Evidence: s.store, Policies: s.store, Roots: s.store, Tokens: s.store, Registrar: s, Pending: s, Bindings: s.store, Keys: s.store,
+	s.api = New(Config{
+		Verifier: s.verifier, Evidence: s.store.Nodes(), Policies: s.store.Policies(), Roots: s.store.Roots(), Tokens: s.store.Tokens(), Registrar: s, Pending: s,
+		Bindings: s.store.Bindings(), Keys: s.store.Roots(),
 		Redeem: s.redeem, Now: s.clock, Log: slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Issue: func(context.Context, api.CertificateRequest) (api.Certificate, error) {
 			return api.Certificate{Certificate: "PEM"}, nil
@@ -153,7 +184,7 @@ func newSite(t *testing.T) *site {
 	})
 	server := httptest.NewUnstartedServer(s.api)
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
-	startTLS(t, server, s.issue(mtls.Request{Role: mtls.Server, Name: "server", Hosts: []string{"127.0.0.1"}}))
+	mtlstest.StartTLS(t, server, s.issue(mtls.Request{Role: mtls.Server, Name: "server", Hosts: []string{"127.0.0.1"}}))
 	s.url = server.URL
 	t.Cleanup(func() {
 		stop()
@@ -421,7 +452,7 @@ func (s *site) tokens(admin *http.Client) {
 	if err != nil || parsed.ID != token.ID || parsed.Pin != s.authority.Pin() {
 		s.t.Fatalf("token %+v, %v", parsed, err)
 	}
-	stored, err := s.store.Tokens(s.t.Context())
+	stored, err := s.store.Tokens().Tokens(s.t.Context())
 	if err != nil || len(stored) != 1 || stored[0].SecretDigest != attest.SHA256.Sum(parsed.Secret) {
 		s.t.Errorf("stored %+v, %v", stored, err)
 	}
@@ -436,8 +467,8 @@ func (s *site) tokens(admin *http.Client) {
 // An agent with a self-signed certificate proves its AK; what it reports is shown with its node and opens nothing else.
 func TestAgentOverTheAPI(t *testing.T) {
 	s := newSite(t)
-	certificate := selfSigned(t)
-	agent, stranger, admin := s.client(certificate), s.client(selfSigned(t)), s.as(mtls.Administrator)
+	certificate := mtlstest.SelfSigned(t)
+	agent, stranger, admin := s.client(certificate), s.client(mtlstest.SelfSigned(t)), s.as(mtls.Administrator)
 	leaf, err := certificate()
 	if err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-package verifier
+package httpapi
 
 import (
 	"context"
@@ -10,15 +10,16 @@ import (
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/verifier"
 )
 
 // interrupted is a store of bindings in which something happens while a binding is written.
 type interrupted struct {
-	BindingStore
+	verifier.BindingStore
 	meanwhile func()
 }
 
-func (i interrupted) Bind(ctx context.Context, b Binding) error {
+func (i interrupted) Bind(ctx context.Context, b verifier.Binding) error {
 	i.meanwhile()
 	return i.BindingStore.Bind(ctx, b)
 }
@@ -27,7 +28,7 @@ func (i interrupted) Bind(ctx context.Context, b Binding) error {
 func newClaims(t *testing.T, now *time.Time) *claims {
 	t.Helper()
 	live := func(context.Context, attest.AgentID) (bool, error) { return true, nil }
-	return &claims{now: func() time.Time { return *now }, log: slog.New(slog.DiscardHandler), bindings: NewMemoryStore(), live: live, by: make(map[claimant]*standing)}
+	return &claims{now: func() time.Time { return *now }, log: slog.New(slog.DiscardHandler), bindings: openStore(t).Bindings(), live: live, by: make(map[claimant]*standing)}
 }
 
 // oneClaim returns the only claim that waits.
@@ -52,14 +53,14 @@ func TestAnswerIsForOneClaim(t *testing.T) {
 			t.Error(err)
 		}
 	}}
-	if _, err := c.answer(t.Context(), oneClaim(t, c).ID, accepted("worker-1", "uid-1")); !errors.Is(err, ErrNotFound) {
+	if _, err := c.answer(t.Context(), oneClaim(t, c).ID, accepted("worker-1", "uid-1")); !errors.Is(err, verifier.ErrNotFound) {
 		t.Errorf("the answer to a claim that was superseded meanwhile: %v", err)
 	}
 	newer := oneClaim(t, c)
 	if newer.Token != "token.new" {
 		t.Errorf("the claim with %s waits", newer.Token)
 	}
-	c.bindings = NewMemoryStore()
+	c.bindings = openStore(t).Bindings()
 	if _, err := c.answer(t.Context(), newer.ID, accepted("worker-1", "uid-1")); err != nil {
 		t.Errorf("its own answer: %v", err)
 	}
@@ -141,7 +142,7 @@ func TestForgetNode(t *testing.T) {
 func TestNodeWithoutTPMIsNobodys(t *testing.T) {
 	now := testStart
 	c := newClaims(t, &now)
-	held := Binding{Agent: node1, Node: api.KubernetesNode{Name: "worker-1", UID: "uid-1"}, At: now}
+	held := verifier.Binding{Agent: node1, Node: api.KubernetesNode{Name: "worker-1", UID: "uid-1"}, At: now}
 	if err := c.bindings.Bind(t.Context(), held); err != nil {
 		t.Fatal(err)
 	}
@@ -153,10 +154,10 @@ func TestNodeWithoutTPMIsNobodys(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := c.answer(t.Context(), oneClaim(t, c).ID, answer)
-		if refused := errors.Is(err, ErrConflict); refused != lives {
+		if refused := errors.Is(err, verifier.ErrConflict); refused != lives {
 			t.Errorf("the holder lives: %t, and the answer is %v", lives, err)
 		}
-		if _, err := c.bindings.BindingFor(t.Context(), "worker-1"); errors.Is(err, ErrNotFound) == lives {
+		if _, err := c.bindings.BindingFor(t.Context(), "worker-1"); errors.Is(err, verifier.ErrNotFound) == lives {
 			t.Errorf("the holder lives: %t, and its binding: %v", lives, err)
 		}
 	}

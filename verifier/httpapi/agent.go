@@ -1,4 +1,4 @@
-package verifier
+package httpapi
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"github.com/assay-project/assay/endorsement"
 	"github.com/assay-project/assay/internal/httpjson"
 	"github.com/assay-project/assay/internal/mtls"
+	"github.com/assay-project/assay/verifier"
 )
 
 // maxReports bounds what is kept of agents that are not enrolled: anybody can prove a TPM of his own making. Beyond it an arbitrary report gives
@@ -95,7 +96,7 @@ func (a *API) beginSession(w http.ResponseWriter, r *http.Request, _ caller) err
 	}
 	id, err := attest.ParseAgentID(string(request.Agent))
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrInvalid, err)
+		return fmt.Errorf("%w: %w", verifier.ErrInvalid, err)
 	}
 	key, err := a.peerKey(r)
 	if err != nil {
@@ -137,7 +138,7 @@ func (a *API) proveSession(w http.ResponseWriter, r *http.Request, _ caller) err
 		return fmt.Errorf("agent %s: attestation key: %w", id, err)
 	}
 	if len(failures) > 0 {
-		return &RefusedError{Failures: failures}
+		return &verifier.RefusedError{Failures: failures}
 	}
 	token, err := a.sessions.prove(session, ak, key, proof)
 	if err != nil {
@@ -149,7 +150,7 @@ func (a *API) proveSession(w http.ResponseWriter, r *http.Request, _ caller) err
 		}
 	}
 	// An agent opens a session after it registered, so this is when a new address or certificate is taken up without waiting for silence.
-	if err := a.cfg.Verifier.Refresh(r.Context(), registered); err != nil && !errors.Is(err, ErrNotFound) {
+	if err := a.cfg.Verifier.Refresh(r.Context(), registered); err != nil && !errors.Is(err, verifier.ErrNotFound) {
 		a.cfg.Log.Warn("take over what the agent registered", "node", id, "err", err)
 	}
 	httpjson.Write(w, http.StatusOK, token)
@@ -187,7 +188,7 @@ func (a *API) preflight(w http.ResponseWriter, r *http.Request, _ caller) error 
 		return err
 	}
 	if len(p.Checks) > api.MaxPreflightChecks {
-		return fmt.Errorf("%w: %d preflight checks, more than %d", ErrInvalid, len(p.Checks), api.MaxPreflightChecks)
+		return fmt.Errorf("%w: %d preflight checks, more than %d", verifier.ErrInvalid, len(p.Checks), api.MaxPreflightChecks)
 	}
 	from, err := a.reporter(r, p.Unproven, p.Checks)
 	if err != nil {
@@ -221,7 +222,7 @@ func (a *API) reporter(r *http.Request, u api.Unproven, checks []api.PreflightCh
 	case strings.Contains(token, "."): // a session's token is hex
 		return a.joined(r.Context(), token, u)
 	case u != (api.Unproven{}) && hasBearer:
-		return nil, fmt.Errorf("%w: agent, nodeToken: do not go with a session", ErrInvalid)
+		return nil, fmt.Errorf("%w: agent, nodeToken: do not go with a session", verifier.ErrInvalid)
 	}
 	id, err := a.agent(r)
 	if err != nil {
@@ -240,7 +241,7 @@ func (a *API) reporter(r *http.Request, u api.Unproven, checks []api.PreflightCh
 // claimed is an agent without a TPM in Kubernetes. It is named by the node's UID, and only once the operator has said so.
 func (a *API) claimed(u api.Unproven, checks []api.PreflightCheck) (reporter, error) {
 	if u.Agent != "" {
-		return nil, fmt.Errorf("%w: agent: the operator finds the node; a name goes with a join token only", ErrInvalid)
+		return nil, fmt.Errorf("%w: agent: the operator finds the node; a name goes with a join token only", verifier.ErrInvalid)
 	}
 	if err := checkNodeToken(u.NodeToken); err != nil {
 		return nil, err
@@ -259,11 +260,11 @@ func (a *API) present(who presence) reporter {
 // joined is an agent without a TPM that has a join token. The token binds its name as in a registration.
 func (a *API) joined(ctx context.Context, credential string, u api.Unproven) (reporter, error) {
 	if u.NodeToken != "" {
-		return nil, fmt.Errorf("%w: nodeToken: does not go with a join token", ErrInvalid)
+		return nil, fmt.Errorf("%w: nodeToken: does not go with a join token", verifier.ErrInvalid)
 	}
 	id, err := attest.ParseAgentID(string(u.Agent))
 	if err != nil {
-		return nil, fmt.Errorf("%w: agent: %w", ErrInvalid, err)
+		return nil, fmt.Errorf("%w: agent: %w", verifier.ErrInvalid, err)
 	}
 	token, secret, err := api.ParseJoinCredential(credential)
 	if err != nil {
@@ -294,7 +295,7 @@ func (a *API) live(ctx context.Context, id attest.AgentID) (bool, error) {
 		return true, nil
 	}
 	_, err := a.cfg.Registrar.Agent(ctx, id)
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, verifier.ErrNotFound) {
 		return false, nil
 	}
 	return err == nil, err

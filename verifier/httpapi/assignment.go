@@ -1,4 +1,4 @@
-package verifier
+package httpapi
 
 import (
 	"fmt"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/internal/mtls"
+	"github.com/assay-project/assay/verifier"
 )
 
 // assignable checks an assignment, nil being the zero one. Owners are the operator's: a node that a person gave one would be locked for people.
@@ -16,7 +17,7 @@ func assignable(a *api.Assignment, c caller) (api.Assignment, error) {
 		return api.Assignment{}, nil
 	}
 	if err := a.Validate(); err != nil {
-		return api.Assignment{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+		return api.Assignment{}, fmt.Errorf("%w: %w", verifier.ErrInvalid, err)
 	}
 	if a.Owner != "" && c.role != mtls.Operator {
 		return api.Assignment{}, fmt.Errorf("%w: assignment.owner: %s is %s, and only role %s assigns for an object", errForbidden, c.name, c.role, mtls.Operator)
@@ -35,7 +36,7 @@ func (a *API) cordon(w http.ResponseWriter, r *http.Request, c caller) error {
 		return err
 	}
 	if !said.Cordoned && !said.Since.IsZero() {
-		return fmt.Errorf("%w: since %s belongs to a node that is cordoned", ErrInvalid, said.Since.Format(time.RFC3339))
+		return fmt.Errorf("%w: since %s belongs to a node that is cordoned", verifier.ErrInvalid, said.Since.Format(time.RFC3339))
 	}
 	if err := a.cfg.Verifier.Cordon(r.Context(), id, said); err != nil {
 		return err
@@ -51,7 +52,7 @@ func rootsOfEmulators(r *http.Request, c caller) (bool, error) {
 	if text != "" {
 		var err error
 		if emulated, err = strconv.ParseBool(text); err != nil {
-			return false, fmt.Errorf("%w: emulated %.20q is neither true nor false", ErrInvalid, text)
+			return false, fmt.Errorf("%w: emulated %.20q is neither true nor false", verifier.ErrInvalid, text)
 		}
 	}
 	if !emulated && c.role != mtls.Administrator {

@@ -1,5 +1,5 @@
 // Package mtlstest gives tests certificates and servers.
-package verifier
+package mtlstest
 
 import (
 	"crypto/ecdsa"
@@ -14,7 +14,7 @@ import (
 )
 
 // SelfSigned is the certificate of an agent that made its own key.
-func selfSigned(t testing.TB) mtls.Source {
+func SelfSigned(t testing.TB) mtls.Source {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -28,7 +28,7 @@ func selfSigned(t testing.TB) mtls.Source {
 }
 
 // StartTLS serves with a certificate; httptest would put in its own.
-func startTLS(t testing.TB, server *httptest.Server, source mtls.Source) {
+func StartTLS(t testing.TB, server *httptest.Server, source mtls.Source) {
 	t.Helper()
 	certificate, err := source()
 	if err != nil {

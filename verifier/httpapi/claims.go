@@ -1,4 +1,4 @@
-package verifier
+package httpapi
 
 import (
 	"cmp"
@@ -18,6 +18,7 @@ import (
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/verifier"
 )
 
 // Limits of claims.
@@ -39,7 +40,7 @@ var ErrClaimRefused = errors.New("the claim to a Kubernetes node was refused")
 type claims struct {
 	now      func() time.Time
 	log      *slog.Logger
-	bindings BindingStore
+	bindings verifier.BindingStore
 	// live reports whether an agent is still there, so that its node is not free.
 	live func(ctx context.Context, agent attest.AgentID) (bool, error)
 
@@ -77,7 +78,7 @@ func (s *standing) refusal() error { return fmt.Errorf("%w: %s", ErrClaimRefused
 // checkNodeToken refuses what cannot be a token. Its error never holds the token.
 func checkNodeToken(token string) error {
 	if token == "" || len(token) > api.MaxNodeTokenBytes || strings.ContainsFunc(token, func(c rune) bool { return c <= ' ' || c > '~' }) {
-		return fmt.Errorf("%w: nodeToken is no token of 1 to %d bytes", ErrInvalid, api.MaxNodeTokenBytes)
+		return fmt.Errorf("%w: nodeToken is no token of 1 to %d bytes", verifier.ErrInvalid, api.MaxNodeTokenBytes)
 	}
 	return nil
 }
@@ -179,7 +180,7 @@ func (c *claims) waiting() []api.Claim {
 // answer carries out the operator's answer. It returns what became of the claim, for who has to know.
 func (c *claims) answer(ctx context.Context, id string, answer api.ClaimAnswer) (standing, error) {
 	if err := answer.Validate(); err != nil {
-		return standing{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+		return standing{}, fmt.Errorf("%w: %w", verifier.ErrInvalid, err)
 	}
 	c.deciding.Lock()
 	defer c.deciding.Unlock()
@@ -195,23 +196,23 @@ func (c *claims) answer(ctx context.Context, id string, answer api.ClaimAnswer) 
 	if claim.Agent == "" {
 		until = answer.Expires
 		if !until.After(now) || until.After(now.Add(maxAcceptedLifetime)) {
-			return standing{}, fmt.Errorf("%w: expires: %s is not within %v from now", ErrInvalid, until.Format(time.RFC3339), maxAcceptedLifetime)
+			return standing{}, fmt.Errorf("%w: expires: %s is not within %v from now", verifier.ErrInvalid, until.Format(time.RFC3339), maxAcceptedLifetime)
 		}
 	}
 	if conflict, err := c.conflict(ctx, claim.Agent, answer); err != nil {
 		return standing{}, err
 	} else if conflict != "" {
 		_, err := c.settle(who, id, standing{verdict: claimRefused, reason: conflict, until: now.Add(refusalLifetime)})
-		return standing{}, errors.Join(fmt.Errorf("%w: %s", ErrConflict, conflict), err)
+		return standing{}, errors.Join(fmt.Errorf("%w: %s", verifier.ErrConflict, conflict), err)
 	}
-	if err := c.bind(ctx, Binding{Agent: claim.Agent, Node: *answer.Node, At: now}); err != nil {
+	if err := c.bind(ctx, verifier.Binding{Agent: claim.Agent, Node: *answer.Node, At: now}); err != nil {
 		return standing{}, fmt.Errorf("bind node %s to agent %s: %w", answer.Node.Name, claim.Agent, err)
 	}
 	return c.settle(who, id, standing{verdict: claimAccepted, node: *answer.Node, until: until})
 }
 
 // bind stores a binding. A node without a TPM is nobody's: whoever held it has been replaced or is gone.
-func (c *claims) bind(ctx context.Context, b Binding) error {
+func (c *claims) bind(ctx context.Context, b verifier.Binding) error {
 	if b.Agent != "" {
 		c.mu.Lock()
 		maps.DeleteFunc(c.by, func(who claimant, s *standing) bool {
@@ -221,7 +222,7 @@ func (c *claims) bind(ctx context.Context, b Binding) error {
 		return c.bindings.Bind(ctx, b)
 	}
 	holder, err := c.bindings.BindingFor(ctx, b.Node.Name)
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, verifier.ErrNotFound) {
 		return nil
 	}
 	if err != nil {
@@ -239,7 +240,7 @@ func (c *claims) find(id string) (claimant, api.Claim, error) {
 			return who, s.claim, nil
 		}
 	}
-	return claimant{}, api.Claim{}, fmt.Errorf("claim %.40q: %w", id, ErrNotFound)
+	return claimant{}, api.Claim{}, fmt.Errorf("claim %.40q: %w", id, verifier.ErrNotFound)
 }
 
 // settle ends the wait of a claim, unless a newer one has taken its place meanwhile.
@@ -248,7 +249,7 @@ func (c *claims) settle(who claimant, id string, end standing) (standing, error)
 	defer c.mu.Unlock()
 	s := c.by[who]
 	if s == nil || s.claim.ID != id {
-		return standing{}, fmt.Errorf("claim %.40q: %w", id, ErrNotFound)
+		return standing{}, fmt.Errorf("claim %.40q: %w", id, verifier.ErrNotFound)
 	}
 	end.claim, end.token = s.claim, s.token
 	end.claim.Token = ""
@@ -266,7 +267,7 @@ func (c *claims) conflict(ctx context.Context, agent attest.AgentID, answer api.
 		return "", nil
 	}
 	holder, err := c.bindings.BindingFor(ctx, answer.Node.Name)
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	if err != nil && !errors.Is(err, verifier.ErrNotFound) {
 		return "", fmt.Errorf("look up node %s: %w", answer.Node.Name, err)
 	}
 	if err == nil && holder.Agent != agent && holder.Node.UID == answer.Node.UID {
@@ -282,7 +283,7 @@ func (c *claims) conflict(ctx context.Context, agent attest.AgentID, answer api.
 		return "", nil
 	}
 	own, err := c.bindings.BindingOf(ctx, agent)
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	if err != nil && !errors.Is(err, verifier.ErrNotFound) {
 		return "", fmt.Errorf("look up the node of agent %s: %w", agent, err)
 	}
 	if err == nil && own.Node.Name != answer.Node.Name {

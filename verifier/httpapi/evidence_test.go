@@ -1,4 +1,4 @@
-package verifier
+package httpapi
 
 import (
 	"bytes"
@@ -61,7 +61,7 @@ func TestEvidenceOfAnOlderQuote(t *testing.T) {
 	s.into(admin, call{method: "POST", path: api.PathNodes, body: `{"id":"node-1","firstUse":true,"policies":["first"],"interval":1}`}, nil)
 	old, signedBy := await(attest.Trusted), b.Signer.Public()
 
-	r := registeredBox(b)
+	r := registered(b)
 	b.Reset()
 	b.Reimage()
 	r.ID, r.AK, r.EK, r.Address = node1, b.Signer.Public(), boxtest.EKPublic(), "node-1"
@@ -89,7 +89,7 @@ func TestEvidenceOfAnOlderQuote(t *testing.T) {
 		t.Errorf("the last quote by its name: %+v", before.Policies)
 	}
 
-	if gone, err := s.store.ExpireEvidence(t.Context(), time.Now(), 10); err != nil || gone.Boots != 1 {
+	if gone, err := s.store.Retention().ExpireEvidence(t.Context(), time.Now(), 10); err != nil || gone.Boots != 1 {
 		t.Fatalf("expired %+v, %v", gone, err)
 	}
 	if status, text := s.do(viewer, call{method: "GET", path: path + "?quote=" + old.String()}); status != 410 || !strings.Contains(string(text), "evidence.retention") {

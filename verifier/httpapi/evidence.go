@@ -1,4 +1,4 @@
-package verifier
+package httpapi
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/internal/httpjson"
+	"github.com/assay-project/assay/verifier"
 )
 
 func (a *API) evidence(w http.ResponseWriter, r *http.Request, _ caller) error {
@@ -25,7 +26,7 @@ func (a *API) evidence(w http.ResponseWriter, r *http.Request, _ caller) error {
 	var digest attest.Digest
 	if text := r.URL.Query().Get("quote"); text != "" {
 		if digest, err = attest.ParseDigest(text); err != nil {
-			return fmt.Errorf("%w: %w", ErrInvalid, err)
+			return fmt.Errorf("%w: %w", verifier.ErrInvalid, err)
 		}
 	}
 	answer, err := a.evidenceOf(r.Context(), n, digest)
@@ -37,9 +38,9 @@ func (a *API) evidence(w http.ResponseWriter, r *http.Request, _ caller) error {
 }
 
 // evidenceOf collects what is stored around a quote; the zero digest names the last accepted one.
-func (a *API) evidenceOf(ctx context.Context, n Node, digest attest.Digest) (api.Evidence, error) {
+func (a *API) evidenceOf(ctx context.Context, n verifier.Node, digest attest.Digest) (api.Evidence, error) {
 	q, err := a.cfg.Evidence.Quote(ctx, n.ID, digest)
-	if errors.Is(err, ErrExpired) {
+	if errors.Is(err, verifier.ErrExpired) {
 		return api.Evidence{}, fmt.Errorf("quote %s of %s: %w: the evidence of its boot was deleted some time after the boot ended (evidence.retention)", digest, n.ID, err)
 	}
 	if err != nil {
@@ -56,24 +57,24 @@ func (a *API) evidenceOf(ctx context.Context, n Node, digest attest.Digest) (api
 		return api.Evidence{}, err
 	}
 	chunk, err := a.cfg.Evidence.List(ctx, n.ID, q.Boot)
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	if err != nil && !errors.Is(err, verifier.ErrNotFound) {
 		return api.Evidence{}, err
 	}
 	answer.List = string(chunk.ASCII)
 	if !utf8.Valid(chunk.ASCII) {
 		answer.ListBytes = chunk.ASCII
 	}
-	if answer.BootLog, err = a.cfg.Evidence.BootLog(ctx, n.ID, q.Boot); err != nil && !errors.Is(err, ErrNotFound) {
+	if answer.BootLog, err = a.cfg.Evidence.BootLog(ctx, n.ID, q.Boot); err != nil && !errors.Is(err, verifier.ErrNotFound) {
 		return api.Evidence{}, err
 	}
 	return answer, nil
 }
 
 // chain is what the registrar has of the EK's certificates; without it the rest of the evidence is worth as much.
-func (a *API) chain(ctx context.Context, n Node) [][]byte {
+func (a *API) chain(ctx context.Context, n verifier.Node) [][]byte {
 	r, err := a.cfg.Registrar.Agent(ctx, n.ID)
 	if err != nil {
-		if !errors.Is(err, ErrNotFound) {
+		if !errors.Is(err, verifier.ErrNotFound) {
 			a.cfg.Log.Warn("ask for the EK's certificates", "node", n.ID, "err", err)
 		}
 		return nil
@@ -85,7 +86,7 @@ func (a *API) chain(ctx context.Context, n Node) [][]byte {
 }
 
 // policiesOf are the documents of the verdict that rests on a quote: the current one, or that of the last transition which names the quote.
-func (a *API) policiesOf(ctx context.Context, n Node, q StoredQuote, asked attest.Digest) ([]attest.PolicyRef, error) {
+func (a *API) policiesOf(ctx context.Context, n verifier.Node, q verifier.StoredQuote, asked attest.Digest) ([]attest.PolicyRef, error) {
 	if asked.IsZero() {
 		return list(n.State.Policies), nil
 	}

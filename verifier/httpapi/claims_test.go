@@ -1,4 +1,4 @@
-package verifier
+package httpapi
 
 import (
 	"encoding/json"
@@ -13,6 +13,8 @@ import (
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/internal/mtls"
+	"github.com/assay-project/assay/internal/mtls/mtlstest"
+	"github.com/assay-project/assay/verifier"
 )
 
 const (
@@ -85,7 +87,7 @@ func (s *site) nodes(client *http.Client) []api.Node {
 // The whole way of an agent without a TPM in Kubernetes: its claim waits, is accepted, and it is shown as what it is until its token ends.
 func TestClaimWithoutTPM(t *testing.T) {
 	s := newSite(t)
-	agent, operator, viewer := s.client(selfSigned(t)), s.as(mtls.Operator), s.as(mtls.Viewer)
+	agent, operator, viewer := s.client(mtlstest.SelfSigned(t)), s.as(mtls.Operator), s.as(mtls.Viewer)
 	u := api.Unproven{NodeToken: nodeToken}
 	checks := []api.PreflightCheck{{Name: "tpm", Status: api.PreflightFailing, Detail: "no TPM 2.0"}}
 	preflight := call{method: "POST", path: api.PathAgentPreflight, body: text(t, api.PreflightRequest{Preflight: api.Preflight{Checks: checks}, Unproven: u})}
@@ -151,7 +153,7 @@ func (s *site) holdsNoToken(others ...*http.Client) {
 // One EK, one Node: a proven agent gets its node, and nobody else does while it is registered.
 func TestClaimBindsNode(t *testing.T) {
 	s := newSite(t)
-	operator, viewer, certificate := s.as(mtls.Operator), s.as(mtls.Viewer), selfSigned(t)
+	operator, viewer, certificate := s.as(mtls.Operator), s.as(mtls.Viewer), mtlstest.SelfSigned(t)
 	s.into(s.as(mtls.Administrator), call{method: "POST", path: api.PathNodes, body: `{"id":"node-1","firstUse":true}`}, nil)
 	bearer := s.session(certificate, nodeToken)
 	agent := s.client(certificate)
@@ -173,7 +175,7 @@ func TestClaimBindsNode(t *testing.T) {
 	}
 
 	// Another machine, without a TPM, shows a token of the same node: the relay of a stolen token, or a downgrade.
-	stranger := s.client(selfSigned(t))
+	stranger := s.client(mtlstest.SelfSigned(t))
 	claim := func(token string) api.Claim {
 		t.Helper()
 		if status, body := s.beat(stranger, api.Unproven{NodeToken: token}, ""); status != http.StatusAccepted {
@@ -211,9 +213,9 @@ func TestClaimBindsNode(t *testing.T) {
 // An agent whose registration is gone holds no node, and one whose registration cannot be looked up does.
 func TestClaimOfDeadAgentsNode(t *testing.T) {
 	s := newSite(t)
-	operator, stranger := s.as(mtls.Operator), s.client(selfSigned(t))
+	operator, stranger := s.as(mtls.Operator), s.client(mtlstest.SelfSigned(t))
 	for holder, want := range map[attest.AgentID]int{"gone": http.StatusNoContent, "broken": http.StatusBadGateway, node1: http.StatusConflict} {
-		if err := s.store.Bind(t.Context(), Binding{Agent: holder, Node: api.KubernetesNode{Name: "worker-1", UID: uidA}}); err != nil {
+		if err := s.store.Bindings().Bind(t.Context(), verifier.Binding{Agent: holder, Node: api.KubernetesNode{Name: "worker-1", UID: uidA}}); err != nil {
 			t.Fatal(err)
 		}
 		s.beat(stranger, api.Unproven{NodeToken: "token." + string(holder)}, "")
@@ -230,8 +232,8 @@ func TestClaimOfDeadAgentsNode(t *testing.T) {
 // A refusal reaches the agent with its reason, whatever it holds, until it may try again.
 func TestClaimRefused(t *testing.T) {
 	s := newSite(t)
-	operator, certificate := s.as(mtls.Operator), selfSigned(t)
-	agent, stranger := s.client(certificate), s.client(selfSigned(t))
+	operator, certificate := s.as(mtls.Operator), mtlstest.SelfSigned(t)
+	agent, stranger := s.client(certificate), s.client(mtlstest.SelfSigned(t))
 	bearer := s.session(certificate, nodeToken)
 	s.beat(stranger, api.Unproven{NodeToken: "other.token"}, "")
 	claims := s.claims(operator)
@@ -271,7 +273,7 @@ func TestClaimRefused(t *testing.T) {
 
 func TestClaimBadAnswers(t *testing.T) {
 	s := newSite(t)
-	operator, stranger := s.as(mtls.Operator), s.client(selfSigned(t))
+	operator, stranger := s.as(mtls.Operator), s.client(mtlstest.SelfSigned(t))
 	s.beat(stranger, api.Unproven{NodeToken: nodeToken}, "")
 	claim := s.claims(operator)[0]
 	with := func(change func(*api.ClaimAnswer)) api.ClaimAnswer {
@@ -308,7 +310,7 @@ func TestClaimBadAnswers(t *testing.T) {
 // What an agent without a TPM gets with a join token: its row, and nothing else.
 func TestJoinTokenWithoutTPM(t *testing.T) {
 	s := newSite(t)
-	agent, viewer := s.client(selfSigned(t)), s.as(mtls.Viewer)
+	agent, viewer := s.client(mtlstest.SelfSigned(t)), s.as(mtls.Viewer)
 	credential := api.JoinToken{ID: "0a1b2c", Secret: []byte("0123456789abcdef")}.Credential()
 	false1 := api.JoinToken{ID: "0a1b2c", Secret: []byte("0123456789abcdeX")}.Credential()
 	spare := api.JoinToken{ID: "spare", Secret: []byte("0123456789abcdef")}.Credential()
@@ -382,7 +384,7 @@ func TestJoinTokenWithoutTPM(t *testing.T) {
 // Agents without a TPM stand in the list in the order of ids, over pages; an enrolled agent hides one of its name.
 func TestListWithUnproven(t *testing.T) {
 	s := newSite(t)
-	agent, viewer := s.client(selfSigned(t)), s.as(mtls.Viewer)
+	agent, viewer := s.client(mtlstest.SelfSigned(t)), s.as(mtls.Viewer)
 	for _, id := range []attest.AgentID{"a", "node-0", "z"} {
 		credential := api.JoinToken{ID: string(id), Secret: []byte("0123456789abcdef")}.Credential()
 		s.redeemed[credential] = ""
