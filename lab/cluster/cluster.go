@@ -10,10 +10,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -94,6 +96,14 @@ func (c *Cluster) Kubeconfig() ([]byte, error) { return os.ReadFile(c.Kubeconfig
 
 // HostAddress is the host's address as nodes and pods see it. What listens there on the host is reached from all of them.
 func (c *Cluster) HostAddress() string { return hostAddress(c.spec.Number) }
+
+// registryPort is where nodes expect a registry on the host.
+const registryPort = 5000
+
+// Registry is the address of a registry on the host, host:port, from which all nodes take images without TLS. That one listens there is up to you.
+func (c *Cluster) Registry() string {
+	return net.JoinHostPort(c.HostAddress(), strconv.Itoa(registryPort))
+}
 
 // Nodes returns the nodes, the one with the control plane first.
 func (c *Cluster) Nodes() []*Node { return c.nodes }

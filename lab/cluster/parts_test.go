@@ -337,13 +337,37 @@ func TestSettings(t *testing.T) {
 		t.Errorf("%v\n%s", err, network)
 	}
 	toml := string(nativeLayout.containerdConfig())
-	if strings.Contains(toml, "@") || !strings.Contains(toml, `path = "/var/lib/containerd/opt"`) {
+	if strings.Contains(toml, "@") || !strings.Contains(toml, `path = "/var/lib/containerd/opt"`) || !strings.Contains(toml, `config_path = "/run/assay/conf/certs.d"`) {
 		t.Errorf("%s", toml)
 	}
 	a := ca(t, time.Now())
 	text, err := a.kubeconfig("https://10.99.1.2:6443", map[string]any{"token": "secret"})
 	if err != nil || !json.Valid(text) || !strings.Contains(string(text), `"token": "secret"`) {
 		t.Errorf("%v\n%s", err, text)
+	}
+}
+
+// TestRegistry: every node speaks to the host's registry without TLS, and to that one only.
+func TestRegistry(t *testing.T) {
+	c := &Cluster{ca: ca(t, time.Now()), now: time.Now, spec: spec{Number: "7", Token: "abcdef.0123456789abcdef"}}
+	if got := c.Registry(); got != "10.99.7.1:5000" {
+		t.Fatalf("the registry's address is %s", got)
+	}
+	for _, kind := range []Kind{Native, Machine} {
+		files, err := c.nodeFiles(nativeLayout, nodeEntry{Name: "x", Kind: kind, Address: "10.98.1.2", Place: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var told []string
+		for name := range files {
+			if strings.HasPrefix(name, registriesDir+"/") {
+				told = append(told, name)
+			}
+		}
+		const want = "certs.d/10.99.7.1:5000/hosts.toml"
+		if !slices.Equal(told, []string{want}) || !strings.Contains(string(files[want]), `[host."http://10.99.7.1:5000"]`) {
+			t.Errorf("%s: containerd is told of %v: %s", kind, told, files[want])
+		}
 	}
 }
 

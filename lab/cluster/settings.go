@@ -120,7 +120,16 @@ var containerdTemplate string
 
 // containerdConfig is containerd's own. It must name every folder whose default is outside /run and /var.
 func (l installation) containerdConfig() []byte {
-	return []byte(strings.NewReplacer("@SOCKET@", containerdSocket, "@PAUSE@", pauseImage, "@PLUGINS@", l.network, "@NETWORKS@", l.file("cni")).Replace(containerdTemplate))
+	return []byte(strings.NewReplacer("@SOCKET@", containerdSocket, "@PAUSE@", pauseImage, "@PLUGINS@", l.network, "@NETWORKS@", l.file("cni"), "@REGISTRIES@", l.file(registriesDir)).Replace(containerdTemplate))
+}
+
+// registriesDir holds a folder for each registry that containerd speaks to in another way than it would by itself.
+const registriesDir = "certs.d"
+
+// plainRegistry has containerd take what it takes from a registry without TLS: the file's name below the configuration folder, and its content.
+func plainRegistry(registry string) (name string, data []byte) {
+	const form = "server = %[1]q\n\n[host.%[1]q]\ncapabilities = [\"pull\", \"resolve\"]\n"
+	return registriesDir + "/" + registry + "/hosts.toml", fmt.Appendf(nil, form, "http://"+registry)
 }
 
 // networkConfig is the node's pod network: a bridge. Pods keep their address on the way to other nodes.

@@ -304,6 +304,8 @@ func (c *Cluster) nodeFiles(l installation, n nodeEntry) (map[string][]byte, err
 	if files["kubelet.json"], err = l.kubeletConfig(); err != nil {
 		return nil, err
 	}
+	registry, how := plainRegistry(c.Registry())
+	files[registry] = how
 	files["cni/10-lab.conflist"], err = networkConfig(n.Place.podCIDR())
 	return files, err
 }
