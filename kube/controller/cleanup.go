@@ -33,7 +33,7 @@ func Cleanup(ctx context.Context, rc *rest.Config, cfg CleanupConfig) error {
 	if err != nil {
 		return fmt.Errorf("connect to the API server: %w", err)
 	}
-	c := platform.Cleanup{Client: direct, Namespace: cfg.Namespace, Deployment: cfg.Deployment, Log: cfg.Log, Poll: time.Second}
+	c := platform.Cleanup{Client: direct, Namespace: cfg.Namespace, Deployment: cfg.Deployment, Lease: leaseName, Log: cfg.Log, Poll: time.Second}
 	return c.Run(ctx)
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -25,7 +26,9 @@ type Cleanup struct {
 	Namespace string
 	// Deployment is the operator's own.
 	Deployment string
-	Log        *slog.Logger
+	// Lease is the lock of the operator's leader.
+	Lease string
+	Log   *slog.Logger
 	// Poll is the time between two looks.
 	Poll time.Duration
 }
@@ -55,11 +58,13 @@ func (c *Cleanup) Run(ctx context.Context) error {
 	return nil
 }
 
-// operator stops the operator and counts its pods.
+// operator stops the operator and counts its pods. Once there is none, nobody takes the lock again.
 func (c *Cleanup) operator(ctx context.Context) (int, error) {
 	var d appsv1.Deployment
-	if err := c.Client.Get(ctx, client.ObjectKey{Namespace: c.Namespace, Name: c.Deployment}, &d); err != nil {
-		return 0, client.IgnoreNotFound(err)
+	if err := c.Client.Get(ctx, client.ObjectKey{Namespace: c.Namespace, Name: c.Deployment}, &d); apierrors.IsNotFound(err) {
+		return 0, c.unlock(ctx)
+	} else if err != nil {
+		return 0, err
 	}
 	if d.Spec.Replicas == nil || *d.Spec.Replicas != 0 {
 		changed, none := d.DeepCopy(), int32(0)
@@ -73,8 +78,18 @@ func (c *Cleanup) operator(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	var pods corev1.PodList
-	err = c.Client.List(ctx, &pods, client.InNamespace(c.Namespace), client.MatchingLabelsSelector{Selector: selector})
-	return len(pods.Items), err
+	if err := c.Client.List(ctx, &pods, client.InNamespace(c.Namespace), client.MatchingLabelsSelector{Selector: selector}); err != nil {
+		return 0, err
+	}
+	if len(pods.Items) > 0 {
+		return len(pods.Items), nil
+	}
+	return 0, c.unlock(ctx)
+}
+
+func (c *Cleanup) unlock(ctx context.Context) error {
+	lock := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: c.Namespace, Name: c.Lease}}
+	return client.IgnoreNotFound(c.Client.Delete(ctx, lock))
 }
 
 // workloads deletes our objects in the namespace and counts what is left of them and of their pods.

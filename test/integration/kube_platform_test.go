@@ -11,7 +11,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kube "sigs.k8s.io/controller-runtime/pkg/client"
@@ -124,6 +126,10 @@ func TestPlatform(t *testing.T) {
 	})
 
 	k.operator()
+	lock := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "assay-operator"}}
+	if err := k.kube.Get(t.Context(), kube.ObjectKeyFromObject(lock), lock); err != nil {
+		t.Fatal(err)
+	}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
@@ -133,6 +139,9 @@ func TestPlatform(t *testing.T) {
 	}
 	if got := k.daemonSets(); len(got) != 0 {
 		t.Errorf("not deleted: %v", got)
+	}
+	if err := k.kube.Get(t.Context(), kube.ObjectKeyFromObject(lock), lock); !apierrors.IsNotFound(err) {
+		t.Errorf("the lock of the operator's leader is left: %v", err)
 	}
 }
 
