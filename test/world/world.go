@@ -29,6 +29,8 @@ const (
 	// APIPort and RegistrarPort are the NodePorts that the stories' values ask for.
 	APIPort       = 30443
 	RegistrarPort = 30891
+	// VolumeClass is the storage class of the volume that Volume makes.
+	VolumeClass = "lab"
 	// Slow bounds what waits for an emulated machine that shares its host.
 	Slow = 4 * time.Minute
 	// storyTime bounds a whole story.
@@ -100,8 +102,25 @@ func Built(t *testing.T, path string) string {
 	return path
 }
 
-// New starts a cluster of node1 (native, control plane) and workers, one at a time among all programs of this host; with the test it goes.
+// New starts a cluster of node1 (native, control plane) and workers, one at a time among all programs of this host; with the test it goes. Its nodes
+// have the images.
 func New(t *testing.T, workers ...cluster.Worker) *World {
+	t.Helper()
+	w := begin(t)
+	w.up(cluster.Config{Workers: workers, Images: w.images()})
+	return w
+}
+
+// NewEmpty is New without the images: nodes have to pull them, as anywhere else.
+func NewEmpty(t *testing.T, workers ...cluster.Worker) *World {
+	t.Helper()
+	w := begin(t)
+	w.up(cluster.Config{Workers: workers})
+	return w
+}
+
+// begin waits until no other cluster runs on this host.
+func begin(t *testing.T) *World {
 	t.Helper()
 	need.Cluster(t)
 	ctx, cancel := context.WithTimeout(t.Context(), storyTime)
@@ -115,25 +134,27 @@ func New(t *testing.T, workers ...cluster.Worker) *World {
 			t.Error(err)
 		}
 	})
-	w := &World{T: t, Ctx: ctx, Home: t.TempDir(), start: time.Now()}
+	return &World{T: t, Ctx: ctx, Home: t.TempDir(), start: time.Now()}
+}
+
+func (w *World) up(cfg cluster.Config) {
+	w.Helper()
 	folder, err := os.MkdirTemp("", "c-") // t.TempDir's paths are too long for Unix sockets
 	w.Must(err)
-	w.Cluster, err = cluster.Up(ctx, cluster.Config{
-		Dir: folder, Program: Built(t, "assay"), Workers: workers, Images: w.images(),
-		Progress: func(text string) { w.Tell("%s", text) },
-	})
+	cfg.Dir, cfg.Program, cfg.Progress = folder, Built(w.T, "assay"), func(text string) { w.Tell("%s", text) }
+	w.Cluster, err = cluster.Up(w.Ctx, cfg)
 	w.Must(err)
-	t.Cleanup(func() {
-		if t.Failed() {
+	test := w.T
+	test.Cleanup(func() {
+		if test.Failed() {
 			w.autopsy()
 		}
-		down, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+		down, cancel := context.WithTimeout(context.WithoutCancel(w.Ctx), 2*time.Minute)
 		defer cancel()
 		if err := w.Cluster.Down(down); err != nil {
-			t.Error(err)
+			test.Error(err)
 		}
 	})
-	return w
 }
 
 func (w *World) images() []string {
@@ -296,7 +317,7 @@ metadata: {name: assay-data}
 spec:
   capacity: {storage: 1Gi}
   accessModes: [ReadWriteOnce]
-  storageClassName: lab
+  storageClassName: `+VolumeClass+`
   local: {path: `+path+`}
   nodeAffinity: {required: {nodeSelectorTerms: [{matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [node1]}]}]}}
 `))
