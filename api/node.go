@@ -288,4 +288,6 @@ type Server struct {
 	// You are the caller's name and role.
 	Name string `json:"name"`
 	Role string `json:"role"`
+	// Database is what is wrong with the server's database; empty while it can be read and written.
+	Database string `json:"database,omitempty"`
 }

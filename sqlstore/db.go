@@ -32,8 +32,10 @@ type Config struct {
 type DB struct {
 	writer *sql.DB // one connection: its pool is the queue of writers, so that none of them sees SQLITE_BUSY
 	reader *sql.DB // query_only
+	path   string
 	now    func() time.Time
 	commit func(*sql.Tx) error // (*sql.Tx).Commit; tests make it fail before and after
+	trial  trial
 }
 
 // Open opens or makes the database and brings its schema up to date. It refuses a database of a newer version (ErrNewer).
@@ -50,7 +52,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if err := file.Close(); err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	db := &DB{now: cfg.Now, commit: (*sql.Tx).Commit}
+	db := &DB{path: path, now: cfg.Now, commit: (*sql.Tx).Commit}
 	if db.now == nil {
 		db.now = time.Now
 	}

@@ -10,13 +10,15 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The exit codes that every program shares. Programs add their own from 3 on and document them in their help.
+// The exit codes that every program shares. Programs add their own 3 and 4 and document them in their help.
 const (
 	ExitOK = 0
 	// ExitError: what was asked for could not be done.
 	ExitError = 1
 	// ExitUsage: the command line or the configuration is wrong; nothing was done.
 	ExitUsage = 2
+	// ExitState: the program's state directory or database cannot be opened; nothing else was tried.
+	ExitState = 5
 )
 
 // ExitCode is an error with an exit code of its own. A nil Err exits without a word, for commands that have said everything.

@@ -59,6 +59,8 @@ type Config struct {
 	// Pin returns the SHA-256 of the servers' CA's SPKI, for join tokens; Bootstrap what is told to agents. Both may change.
 	Pin       func() attest.Digest
 	Bootstrap func() api.Bootstrap
+	// Database says what is wrong with the database; nil is never asked.
+	Database func(context.Context) error
 	// AllowFirstUse lets a person enrol an agent whose EK no vendor root endorses.
 	AllowFirstUse bool
 	Roles         []string
@@ -292,10 +294,21 @@ func statusOf(err error) int {
 	return http.StatusInternalServerError
 }
 
-func (a *API) server(w http.ResponseWriter, _ *http.Request, c caller) error {
-	httpjson.Write(w, http.StatusOK, api.Server{Version: a.cfg.Version, Roles: a.cfg.Roles, Interval: a.cfg.Verifier.Interval(verifier.Node{}).Seconds(), Name: c.name, Role: string(c.role)})
+func (a *API) server(w http.ResponseWriter, r *http.Request, c caller) error {
+	answer := api.Server{Version: a.cfg.Version, Roles: a.cfg.Roles, Interval: a.cfg.Verifier.Interval(verifier.Node{}).Seconds(), Name: c.name, Role: string(c.role)}
+	if a.cfg.Database != nil {
+		ctx, cancel := context.WithTimeout(r.Context(), databaseCheckLimit)
+		defer cancel()
+		if err := a.cfg.Database(ctx); err != nil {
+			answer.Database = err.Error()
+		}
+	}
+	httpjson.Write(w, http.StatusOK, answer)
 	return nil
 }
+
+// databaseCheckLimit bounds the look at the database of who asks for the server.
+const databaseCheckLimit = 2 * time.Second
 
 func (a *API) openAPI(w http.ResponseWriter, _ *http.Request, _ caller) error {
 	w.Header().Set("Content-Type", "application/json")

@@ -21,7 +21,8 @@ const (
 )
 
 const exitCodesHelp = `Exit codes: 0 done; 1 could not be done; 2 wrong command line or configuration; 3 the verdict is Failed (node show --exit-code, evidence verify),
-or something that the command needs is missing (demo, lab); 4 the verdict is neither Trusted nor Failed (node show --exit-code, evidence verify).`
+or something that the command needs is missing (demo, lab); 4 the verdict is neither Trusted nor Failed (node show --exit-code, evidence verify);
+5 the state directory or the database cannot be opened (server).`
 
 // Root returns the whole program.
 func Root() *cobra.Command {

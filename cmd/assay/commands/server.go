@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"errors"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -39,7 +40,11 @@ func serverCommand() *cobra.Command {
 				_, err = c.OutOrStdout().Write(text)
 				return err
 			}
-			return serve.Run(c.Context(), serve.Options{Config: cfg, Version: cli.Version(), Out: c.OutOrStdout(), Log: c.ErrOrStderr()})
+			err := serve.Run(c.Context(), serve.Options{Config: cfg, Version: cli.Version(), Out: c.OutOrStdout(), Log: c.ErrOrStderr()})
+			if errors.Is(err, serve.ErrState) {
+				return &cli.ExitCode{Code: cli.ExitState, Err: err}
+			}
+			return err
 		},
 	}
 	// The server is nobody's client: its own flag takes the place of the one that names the file of `assay login`.

@@ -90,12 +90,12 @@ func (s *server) followFiles(ctx context.Context) error {
 // readyLimit bounds the look at the database that a readiness probe waits for.
 const readyLimit = 2 * time.Second
 
-// ready answers a readiness probe: rounds are run, and the database answers. Liveness is /healthz, which asks nothing of others.
+// ready answers a readiness probe: rounds are run, and the database can be read and written. Liveness is /healthz, which asks nothing of others.
 func (s *server) ready(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), readyLimit)
 	defer cancel()
-	if _, err := s.verifier.Suspension(ctx); err != nil {
-		http.Error(w, "the database does not answer", http.StatusServiceUnavailable)
+	if err := s.store.Check(ctx); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		s.log.Warn("not ready", "err", err)
 		return
 	}

@@ -41,11 +41,14 @@ type Options struct {
 // stateVersion names the layout of the state directory.
 const stateVersion = "assay-server 1"
 
+// ErrState says that the state directory or the database in it cannot be opened. Whoever runs the server has to see to its volume.
+var ErrState = errors.New("the server's state cannot be opened")
+
 // Run serves until ctx ends, then drains.
 func Run(ctx context.Context, o Options) (err error) {
 	state, err := durable.Open(o.Config.StateDir, stateVersion)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrState, err)
 	}
 	defer func() { err = errors.Join(err, state.Close()) }()
 	s := &server{options: o, state: state, log: newLog(o), registry: prometheus.NewRegistry()}
@@ -53,7 +56,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	if s.store, err = sqlstore.Open(ctx, sqlstore.Config{Path: state.Path("assay.db")}); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrState, err)
 	}
 	defer func() { err = errors.Join(err, s.store.Close()) }()
 	if err := s.assemble(); err != nil {
@@ -172,6 +175,7 @@ func (s *server) nativeAPI(asked *verifier.RegistrarClient, registrarPort int) {
 		Bootstrap: func() api.Bootstrap {
 			return api.Bootstrap{RegistrarPort: registrarPort, ServerCAs: string(s.credentials.serverCAs()), ClientCAs: string(s.credentials.clientCAs())}
 		},
+		Database:      s.store.Check,
 		AllowFirstUse: cfg.Endorsement == "AllowFirstUse", Roles: cfg.Roles, Version: s.options.Version, Log: s.log.With("role", "api"),
 	})
 }

@@ -1,0 +1,83 @@
+package sqlstore_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/assay-project/assay/internal/need"
+	"github.com/assay-project/assay/sqlstore"
+)
+
+// clocked is a database whose clock the test moves.
+func clocked(t *testing.T, path string) (*sqlstore.DB, func(time.Duration)) {
+	t.Helper()
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	db, err := sqlstore.Open(t.Context(), sqlstore.Config{Path: path, Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db, func(d time.Duration) { now = now.Add(d) }
+}
+
+// TestCheckFullVolume fills a real volume: the database still reads, and Check says all the same that it cannot be written. With room again all is
+// well, at once.
+func TestCheckFullVolume(t *testing.T) {
+	need.Root(t)
+	folder := t.TempDir()
+	if err := unix.Mount("tmpfs", folder, "tmpfs", 0, "size=4m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(folder, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	db, pass := clocked(t, filepath.Join(folder, "assay.db"))
+	if err := db.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ballast := filepath.Join(folder, "ballast")
+	if err := os.WriteFile(ballast, bytes.Repeat([]byte{1}, 8<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("the volume is not full: %v", err)
+	}
+	if err := db.Check(t.Context()); err != nil {
+		t.Errorf("asked again at once, it wrote: %v", err)
+	}
+	pass(time.Minute)
+	for range 2 { // a failure is not remembered as a success
+		if err := db.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "full") || !strings.Contains(err.Error(), folder) {
+			t.Errorf("a full volume: %v", err)
+		}
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Check(t.Context()); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+}
+
+func TestCheckSaysThatItCouldNotRead(t *testing.T) {
+	db, _ := clocked(t, filepath.Join(t.TempDir(), "assay.db"))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := db.Check(ctx); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "assay.db") {
+		t.Errorf("under an ended context: %v", err)
+	}
+	if err := db.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
