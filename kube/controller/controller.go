@@ -31,6 +31,7 @@ import (
 	"github.com/assay-project/assay/deploy"
 	"github.com/assay-project/assay/kube/nodes"
 	"github.com/assay-project/assay/kube/platform"
+	"github.com/assay-project/assay/kube/rights"
 	"github.com/assay-project/assay/kube/v1alpha1"
 )
 
@@ -47,6 +48,8 @@ type Config struct {
 	LeaderElection bool
 	// ReadInterval is between two full readings of the server, 15 s; ClaimInterval between two looks at claims, 2 s.
 	ReadInterval, ClaimInterval time.Duration
+	// RightsInterval is between two looks at the rights of the operator's account, 10 s.
+	RightsInterval time.Duration
 	// Registerer takes our metrics; nil is controller-runtime's.
 	Registerer prometheus.Registerer
 	Log        *slog.Logger
@@ -68,6 +71,7 @@ func Run(ctx context.Context, rc *rest.Config, cfg Config) error {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	cfg.RightsInterval = orDuration(cfg.RightsInterval, 10*time.Second)
 	ctrl.SetLogger(logr.FromSlogHandler(cfg.Log.Handler()))
 	scheme, err := Scheme()
 	if err != nil {
@@ -76,6 +80,10 @@ func Run(ctx context.Context, rc *rest.Config, cfg Config) error {
 	direct, err := client.New(rc, client.Options{Scheme: scheme})
 	if err != nil {
 		return fmt.Errorf("connect to the API server: %w", err)
+	}
+	awaitRights(ctx, direct, cfg)
+	if ctx.Err() != nil {
+		return nil
 	}
 	changed, err := platform.ApplyCRDs(ctx, direct, deploy.CRDs())
 	if err != nil {
@@ -90,6 +98,31 @@ func Run(ctx context.Context, rc *rest.Config, cfg Config) error {
 		return err
 	}
 	return mgr.Start(ctx)
+}
+
+// awaitRights waits until the account may do what an operator needs to begin: what the manager watches it has to be able to list, or it would end after
+// two minutes without a word to those who look at the AttestationPlatform.
+func awaitRights(ctx context.Context, c client.Client, cfg Config) {
+	complaint := platform.Complaint{Client: c, Namespace: cfg.Namespace, Values: cfg.Values, Now: cfg.Now}
+	for {
+		missing, err := rights.Missing(ctx, c, rights.ToStart(rights.Setting{Namespace: cfg.Namespace}))
+		if err != nil {
+			cfg.Log.Warn("rights are not known", "err", err) // what lacks shows where it is used
+			return
+		}
+		if len(missing) == 0 {
+			return
+		}
+		cfg.Log.Error("the operator cannot begin", "err", rights.Explain(missing))
+		if err := complaint.Write(ctx, missing); err != nil {
+			cfg.Log.Warn("rights are missing", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(cfg.RightsInterval):
+		}
+	}
 }
 
 func manager(rc *rest.Config, scheme *runtime.Scheme, cfg Config) (ctrl.Manager, error) {
@@ -161,6 +194,7 @@ func setupPlatform(mgr ctrl.Manager, cfg Config, connection *platform.Connection
 		Watches(&appsv1.DaemonSet{}, one, ours).Watches(&appsv1.StatefulSet{}, one, ours).Watches(&corev1.Service{}, one, ours).
 		Complete(&platform.Reconciler{
 			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Connection: connection, Namespace: cfg.Namespace, Images: cfg.Images, Now: cfg.Now, Log: cfg.Log,
+			RightsInterval: cfg.RightsInterval, Events: mgr.GetEventRecorder("assay-operator"),
 		})
 	if err != nil {
 		return fmt.Errorf("platform controller: %w", err)

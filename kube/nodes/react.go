@@ -44,6 +44,9 @@ func (r *Reconciler) react(ctx context.Context, s situation, report *v1alpha1.No
 	if err != nil {
 		told.Detail = printable(err.Error(), maxMessageBytes)
 		r.Metrics.reactions.WithLabelValues("failed").Inc()
+		if !errors.Is(err, errNotCurrent) && !apierrors.IsConflict(err) {
+			r.event(s.node, note{warning: true, reason: "ReactionFailed", text: fmt.Sprintf("%s: %v; it is tried again", kindNames(held.Kinds), err)})
+		}
 	}
 	if _, tellErr := server.ReportReaction(ctx, held.ID, told); tellErr != nil {
 		err = errors.Join(err, fmt.Errorf("report reaction %d: %w", held.ID, tellErr))

@@ -39,6 +39,8 @@ type Reconciler struct {
 const (
 	retryEnrolment = 20 * time.Second
 	retryConflict  = 200 * time.Millisecond
+	// retryForbidden is when it is tried again what the operator may not do: the right may come back.
+	retryForbidden = 20 * time.Second
 )
 
 // Reconcile implements reconcile.Reconciler: gather, decide, apply.
@@ -56,8 +58,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	d := decide(s)
 	result, err := r.apply(ctx, s, d, report)
-	if apierrors.IsConflict(err) {
+	switch {
+	case apierrors.IsConflict(err):
 		return ctrl.Result{RequeueAfter: retryConflict}, nil // somebody was faster; the cache will show it
+	case apierrors.IsForbidden(err):
+		r.Log.Error("the operator may not do what it has to; AttestationPlatform cluster says what it lacks", "node", req.Name, "err", err)
+		return ctrl.Result{RequeueAfter: retryForbidden}, nil
 	}
 	return result, err
 }
@@ -125,10 +131,12 @@ func (r *Reconciler) apply(ctx context.Context, s situation, d decision, report 
 	for _, n := range d.notes {
 		r.event(s.node, n)
 	}
-	if err := r.writeNode(ctx, s.node, d); err != nil {
-		return ctrl.Result{}, err
+	// A label that may not be written is no reason not to enrol the node, to judge it and to react: forbidden is returned at the end.
+	forbidden := r.writeNode(ctx, s.node, d)
+	if forbidden != nil && !apierrors.IsForbidden(forbidden) {
+		return ctrl.Result{}, forbidden
 	}
-	if d.repair != nil {
+	if d.repair != nil && forbidden == nil {
 		r.event(s.node, note{warning: true, reason: "ReactionRedone", text: "what was done to this untrusted node had been undone, and is done again"})
 	}
 	if err := r.tellCordon(ctx, s, d); err != nil {
@@ -136,11 +144,11 @@ func (r *Reconciler) apply(ctx context.Context, s situation, d decision, report 
 	}
 	if d.enrol != nil || d.update != nil {
 		if again, err := r.tellServer(ctx, s, d, report); err != nil || again > 0 {
-			return ctrl.Result{RequeueAfter: again}, err
+			return ctrl.Result{RequeueAfter: again}, errors.Join(forbidden, err)
 		}
 	}
-	if err := r.react(ctx, s, report); err != nil {
-		return ctrl.Result{}, err
+	if err := r.react(ctx, s, report); err != nil || forbidden != nil {
+		return ctrl.Result{}, errors.Join(forbidden, err)
 	}
 	if _, known := s.tpm(); !known {
 		return ctrl.Result{RequeueAfter: settled * time.Second}, nil

@@ -147,7 +147,9 @@ func (in input) statefulSet() *appsv1.StatefulSet {
 	set := &appsv1.StatefulSet{
 		TypeMeta: metav1.TypeMeta{APIVersion: "apps/v1", Kind: "StatefulSet"}, ObjectMeta: in.meta(NameServer, NameServer),
 		Spec: appsv1.StatefulSetSpec{
-			Replicas: &one, ServiceName: NameServer, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{labelComponent: NameServer}},
+			// In order, a pod that never became ready would not be replaced by one that is right.
+			PodManagementPolicy: appsv1.ParallelPodManagement,
+			Replicas:            &one, ServiceName: NameServer, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{labelComponent: NameServer}},
 			PersistentVolumeClaimRetentionPolicy: &appsv1.StatefulSetPersistentVolumeClaimRetentionPolicy{
 				WhenDeleted: appsv1.RetainPersistentVolumeClaimRetentionPolicyType, WhenScaled: appsv1.RetainPersistentVolumeClaimRetentionPolicyType,
 			},

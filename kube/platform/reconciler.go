@@ -3,10 +3,12 @@ package platform
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -17,10 +19,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/assay-project/assay/api"
+	"github.com/assay-project/assay/internal/cli"
 	"github.com/assay-project/assay/kube/v1alpha1"
 )
 
@@ -34,12 +39,17 @@ type Reconciler struct {
 	Namespace string
 	// Images are used where the platform names none.
 	Images v1alpha1.Images
-	Now    func() time.Time
-	Log    *slog.Logger
+	// RightsInterval is the least time between two looks at the rights of the operator's account, and when one that lacks is looked for again.
+	RightsInterval time.Duration
+	Now            func() time.Time
+	Log            *slog.Logger
+	Events         events.EventRecorder
+
+	permission permission // one worker reconciles the one platform
 }
 
 const (
-	lookAgain   = 30 * time.Second
+	looks       = 3 // a platform that is well is looked at again after this many intervals
 	askTimeout  = 5 * time.Second
 	maxMessages = 3
 )
@@ -54,6 +64,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, nil // what belongs to it goes with it
 	}
 	found := findings{}
+	r.permitted(ctx, p.Spec, found)
 	id, err := r.make(ctx, &p, found)
 	if err != nil {
 		if !found.take(err) {
@@ -61,15 +72,31 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		}
 		r.Log.Warn("platform", "err", err)
 	}
+	again := looks * r.RightsInterval
+	if found[v1alpha1.ConditionPermitted].Status == metav1.ConditionFalse {
+		again = r.RightsInterval
+		r.lament(&p, found[v1alpha1.ConditionPermitted])
+	}
 	status := r.status(&p, id, found)
-	if err := r.writeStatus(ctx, &p, status); err != nil {
+	if err := r.writeStatus(ctx, &p, status); apierrors.IsForbidden(err) {
+		r.Log.Error("the status cannot be written", "err", err)
+		return ctrl.Result{RequeueAfter: r.RightsInterval}, nil
+	} else if err != nil {
 		return ctrl.Result{}, err
 	}
-	again := lookAgain
 	if id.wait > 0 {
 		again = min(again, id.wait)
 	}
 	return ctrl.Result{RequeueAfter: again}, nil
+}
+
+// lament raises an Event when rights begin to lack: the status may be what cannot be written.
+func (r *Reconciler) lament(p *v1alpha1.AttestationPlatform, c metav1.Condition) {
+	if old := meta.FindStatusCondition(p.Status.Conditions, c.Type); old != nil && old.Status == c.Status && old.Message == readable(c.Message) {
+		return
+	}
+	r.Log.Error("rights are missing", "err", c.Message)
+	r.Events.Eventf(p, nil, corev1.EventTypeWarning, c.Reason, "Reconcile", "%.900s", readable(c.Message))
 }
 
 // findings are the conditions that were judged; a missing one could not be.
@@ -86,8 +113,10 @@ func (f findings) take(err error) bool {
 		return true
 	}
 	switch {
+	case apierrors.IsForbidden(err) && f[v1alpha1.ConditionPermitted].Status == metav1.ConditionFalse:
+		f.set(v1alpha1.ConditionReady, metav1.ConditionFalse, ReasonPermissionMissing, err.Error())
 	case apierrors.IsForbidden(err):
-		f.set(v1alpha1.ConditionReady, metav1.ConditionFalse, "Forbidden", "the operator may not do what it has to: "+err.Error()+"; restore the chart's Role and ClusterRole")
+		f.set(v1alpha1.ConditionReady, metav1.ConditionFalse, "Forbidden", err.Error()+"; the operator's account has the chart's rights, so an admission policy or quota of the cluster refuses this: allow it")
 	case apierrors.IsInvalid(err) || apierrors.IsBadRequest(err):
 		f.set(v1alpha1.ConditionReady, metav1.ConditionFalse, "Rejected", "the API server rejects what follows from the specification: "+err.Error())
 	default:
@@ -103,7 +132,10 @@ func (r *Reconciler) make(ctx context.Context, p *v1alpha1.AttestationPlatform, 
 	}
 	id, err := r.certificates(ctx, p)
 	if err != nil {
-		r.Connection.drop()
+		// Credentials that are gone or wrong are not used any longer. Those that only cannot be read now are.
+		if _, gone := asProblem(err); gone {
+			r.Connection.drop()
+		}
 		return id, err
 	}
 	found.set(v1alpha1.ConditionCertificates, metav1.ConditionTrue, cmp.Or(p.Spec.Certificates.Source, v1alpha1.SourceBuiltIn), "every certificate is there")
@@ -116,7 +148,7 @@ func (r *Reconciler) make(ctx context.Context, p *v1alpha1.AttestationPlatform, 
 	}
 	wanted := in.objects()
 	for _, o := range wanted {
-		if err := r.apply(ctx, p, o); err != nil {
+		if err := r.write(ctx, p, o); err != nil {
 			return id, err
 		}
 	}
@@ -173,6 +205,31 @@ func (r *Reconciler) apply(ctx context.Context, owner *v1alpha1.AttestationPlatf
 	return nil
 }
 
+// write applies an object. A StatefulSet's claims cannot be changed, nor some more of it: where a change needs that it is deleted and made anew. Its
+// claims stay, and what lies on them; the server starts again.
+func (r *Reconciler) write(ctx context.Context, owner *v1alpha1.AttestationPlatform, o client.Object) error {
+	err := r.apply(ctx, owner, o)
+	if set, ok := o.(*appsv1.StatefulSet); ok && fixed(err) {
+		r.Log.Info("the StatefulSet is made anew", "statefulset", set.Name, "err", err)
+		if err := r.Client.Delete(ctx, set, client.PropagationPolicy(metav1.DeletePropagationBackground)); client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("delete StatefulSet %s: %w", set.Name, err)
+		}
+		return r.apply(ctx, owner, o)
+	}
+	return err
+}
+
+// fixed reports whether the API server refused a change of what cannot be changed.
+func fixed(err error) bool {
+	var refused apierrors.APIStatus
+	if !errors.As(err, &refused) || refused.Status().Reason != metav1.StatusReasonInvalid || refused.Status().Details == nil {
+		return false
+	}
+	return slices.ContainsFunc(refused.Status().Details.Causes, func(c metav1.StatusCause) bool {
+		return c.Type == metav1.CauseType(field.ErrorTypeForbidden) && c.Field == "spec"
+	})
+}
+
 // removeOthers deletes what is ours and not wanted any more: the agents of another form, the server when it went elsewhere. Volumes stay.
 func (r *Reconciler) removeOthers(ctx context.Context, wanted []client.Object) error {
 	keep := map[string]bool{}
@@ -218,11 +275,16 @@ func (r *Reconciler) judgeServer(ctx context.Context, p *v1alpha1.AttestationPla
 	server := r.Connection.Get()
 	answer, err := server.Server(ctx)
 	if err != nil {
-		found.set(v1alpha1.ConditionServer, metav1.ConditionFalse, "Unreachable", r.whyAway(ctx, p, err))
+		reason, message := r.whyAway(context.WithoutCancel(ctx), p, err)
+		found.set(v1alpha1.ConditionServer, metav1.ConditionFalse, reason, message)
 		return
 	}
 	if answer.Role != "operator" {
 		found.set(v1alpha1.ConditionServer, metav1.ConditionFalse, "WrongRole", fmt.Sprintf("the operator's certificate has the role %q at the server; it needs operator", answer.Role))
+		return
+	}
+	if answer.Database != "" {
+		found.set(v1alpha1.ConditionServer, metav1.ConditionFalse, ReasonDatabase, databaseFails(p, answer.Database))
 		return
 	}
 	found.set(v1alpha1.ConditionServer, metav1.ConditionTrue, "Answers", "version "+answer.Version)
@@ -254,45 +316,22 @@ func (r *Reconciler) suspend(ctx context.Context, want bool) error {
 	return err
 }
 
-// whyAway looks at the server's pods for the reason why it does not answer.
-func (r *Reconciler) whyAway(ctx context.Context, p *v1alpha1.AttestationPlatform, err error) string {
-	text := err.Error()
+// databaseFails says what to do about a database that failed under a server that runs.
+func databaseFails(p *v1alpha1.AttestationPlatform, why string) string {
 	if p.Spec.Server.External != nil {
-		return text + "; is the address right, and is it reachable from the cluster?"
+		return "the server answers, but its database fails: " + why + "; whoever runs the server has to see to its volume"
 	}
-	var pods corev1.PodList
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
-	defer cancel()
-	if err := r.Reader.List(ctx, &pods, client.InNamespace(r.Namespace), client.MatchingLabels(labels(NameServer))); err != nil {
-		return text
-	}
-	if len(pods.Items) == 0 {
-		return "the server's pod has not been made yet; see StatefulSet " + NameServer
-	}
-	for _, pod := range pods.Items {
-		if why := podTrouble(&pod); why != "" {
-			return fmt.Sprintf("pod %s: %s", pod.Name, why)
-		}
-	}
-	return text
+	return fmt.Sprintf("the server answers, but its database fails: %s; nodes are not judged meanwhile. Make room on the volume of PersistentVolumeClaim %s, or make it writable", why, claimName(p.Spec.Server.Storage))
 }
 
-// podTrouble says in one sentence why a pod does not run.
-func podTrouble(pod *corev1.Pod) string {
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
-			return "is not scheduled: " + c.Message
-		}
+// whyAway says why a server does not answer, and what to do.
+func (r *Reconciler) whyAway(ctx context.Context, p *v1alpha1.AttestationPlatform, asked error) (reason, message string) {
+	if p.Spec.Server.External != nil {
+		return ReasonUnreachable, asked.Error() + "; is the address right, and is it reachable from the cluster?"
 	}
-	for _, c := range append(slices.Clone(pod.Status.InitContainerStatuses), pod.Status.ContainerStatuses...) {
-		if last := c.LastTerminationState.Terminated; last != nil && last.Message != "" && !c.Ready {
-			return fmt.Sprintf("container %s ended with exit code %d: %s", c.Name, last.ExitCode, last.Message)
-		}
-		if w := c.State.Waiting; w != nil {
-			return fmt.Sprintf("container %s waits: %s %s", c.Name, w.Reason, w.Message)
-		}
-	}
-	return ""
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	return r.absence(ctx, p.Spec.Server.Storage, asked).judge()
 }
 
 // judgeAgents compares the agents that run with those that should.
@@ -330,18 +369,32 @@ func (r *Reconciler) status(p *v1alpha1.AttestationPlatform, id identity, found 
 			}
 		}
 	}
-	for _, kind := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionCertificates, v1alpha1.ConditionServer, v1alpha1.ConditionAgents} {
+	// Whatever else is wrong may follow from it.
+	if c := found[v1alpha1.ConditionPermitted]; c.Status == metav1.ConditionFalse {
+		found.set(v1alpha1.ConditionReady, metav1.ConditionFalse, c.Reason, c.Message)
+	}
+	for _, kind := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionPermitted, v1alpha1.ConditionCertificates, v1alpha1.ConditionServer, v1alpha1.ConditionAgents} {
 		c, ok := found[kind]
 		if !ok {
 			c = metav1.Condition{Type: kind, Status: metav1.ConditionUnknown, Reason: "NotReached", Message: "something else has to be put right first"}
 		}
 		c.ObservedGeneration, c.LastTransitionTime = p.Generation, metav1.NewTime(r.Now())
-		if len(c.Message) > 2000 {
-			c.Message = c.Message[:2000]
-		}
+		c.Message = readable(c.Message)
 		meta.SetStatusCondition(&next.Conditions, c)
 	}
 	return next
+}
+
+// maxMessageBytes bounds the message of a condition: people read it.
+const maxMessageBytes = 2000
+
+// readable makes a message harmless and short: programs' last words are in it, and they may hold what came from outside.
+func readable(text string) string {
+	text = cli.Printable(text)
+	if len(text) <= maxMessageBytes {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxMessageBytes-len("…")], "") + "…"
 }
 
 func (r *Reconciler) writeStatus(ctx context.Context, p *v1alpha1.AttestationPlatform, next v1alpha1.PlatformStatus) error {

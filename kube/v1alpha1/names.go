@@ -18,7 +18,8 @@ const (
 const (
 	// ConditionReady of AttestationPlatform and NodePolicy: everything that was asked for is there.
 	ConditionReady = "Ready"
-	// Conditions of AttestationPlatform.
+	// Conditions of AttestationPlatform. Permitted: the operator's account has the rights that it needs.
+	ConditionPermitted    = "Permitted"
 	ConditionCertificates = "CertificatesReady"
 	ConditionServer       = "ServerAvailable"
 	ConditionAgents       = "AgentsAvailable"

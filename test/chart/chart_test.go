@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
 
+	"github.com/assay-project/assay/kube/rights"
 	"github.com/assay-project/assay/kube/v1alpha1"
 )
 
@@ -291,6 +292,42 @@ func TestRights(t *testing.T) {
 					}
 				}
 			}
+		}
+	}
+}
+
+// TestRightsAreTheOperators: the chart grants what the operator asks for at its start, neither less nor more.
+func TestRightsAreTheOperators(t *testing.T) {
+	for _, v := range variants() {
+		granted, wanted := map[string]bool{}, map[string]bool{}
+		for _, o := range objects(t, v.render(t)) {
+			if o.Metadata.Name != "assay-operator" || o.Kind != "ClusterRole" && o.Kind != "Role" {
+				continue
+			}
+			for _, rule := range o.Rules {
+				if len(rule.ResourceNames) == 0 {
+					rule.ResourceNames = []string{""}
+				}
+				for _, group := range rule.APIGroups {
+					for _, resource := range rule.Resources {
+						for _, name := range rule.ResourceNames {
+							for _, verb := range rule.Verbs {
+								kind, sub, _ := strings.Cut(resource, "/")
+								granted[rights.Right{Verb: verb, Group: group, Resource: kind, Subresource: sub, Name: name, Namespace: o.Metadata.Namespace}.String()] = true
+							}
+						}
+					}
+				}
+			}
+		}
+		for _, r := range rights.All(rights.Setting{Namespace: "assay-system", CertManager: v.name == "certmanager"}) {
+			if wanted[r.String()] {
+				t.Errorf("%s: the table names twice: %s", v.name, r)
+			}
+			wanted[r.String()] = true
+		}
+		if diff := cmp.Diff(wanted, granted); diff != "" {
+			t.Errorf("%s: rights (-kube/rights +rbac.yaml):\n%s", v.name, diff)
 		}
 	}
 }

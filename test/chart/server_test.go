@@ -94,11 +94,11 @@ func TestServerSide(t *testing.T) {
 		t.Errorf("a wrong platform: %v %s", err, out)
 	}
 	discovered(ctx, t, c)
-	rights(ctx, t, c)
+	grants(ctx, t, c)
 }
 
-// rights asks the API server's own authorizer what the operator may do. Each refusal has a grant beside it that differs in one word.
-func rights(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+// grants asks the API server's own authorizer what the operator may do. Each refusal has a grant beside it that differs in one word.
+func grants(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	t.Helper()
 	kubectl(ctx, t, c, "apply", "--server-side", "-f", manifest(t, variants()[0].render(t)), "--selector", "app.kubernetes.io/part-of=assay")
 	const own, all = "--namespace=assay-system", "--all-namespaces"
@@ -112,7 +112,7 @@ func rights(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 		{"patch crd/nodereports.integrity.assay.dev " + all, "yes"}, {"patch crd/others.example " + all, "no"}, {"delete crd/nodereports.integrity.assay.dev " + all, "no"},
 		{"get secrets " + own, "yes"}, {"get secrets --namespace=kube-system", "no"},
 		{"patch deployments/assay-operator " + own, "yes"}, {"patch deployments/other " + own, "no"},
-		{"list pods " + own, "yes"}, {"create pods " + own, "no"}, {"create pods --subresource=exec " + own, "no"}, {"list pods --namespace=default", "no"},
+		{"list pods " + own, "yes"}, {"get persistentvolumeclaims " + own, "yes"}, {"list events " + own, "yes"}, {"list events --namespace=default", "no"}, {"create pods " + own, "no"}, {"create pods --subresource=exec " + own, "no"}, {"list pods --namespace=default", "no"},
 		{"update leases/assay-operator " + own, "yes"}, {"update leases/other " + own, "no"},
 		{"create tokenreviews " + all, "yes"}, {"create serviceaccounts --subresource=token " + own, "no"},
 		{"delete statefulsets " + own, "yes"}, {"delete persistentvolumeclaims " + own, "no"}, {"create clusterrolebindings " + all, "no"},

@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kube "sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -30,12 +31,18 @@ func newPlatform(t *testing.T, spec string) *kubeWorld {
 	k.config, k.kube = newAPIServer(t)
 	k.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
 	k.values(spec)
-	config := controller.Config{
-		Namespace: namespace, Values: "assay-values", Metrics: "0", LeaderElection: true, Registerer: prometheus.NewRegistry(),
-		Images: v1alpha1.Images{Server: "server:1", Agent: "agent:1", Operator: "operator:1"}, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-	}
-	k.operator = background(t, func(ctx context.Context) error { return controller.Run(ctx, k.config, config) })
+	k.startPlatform()
 	return k
+}
+
+func (k *kubeWorld) startPlatform() {
+	k.t.Helper()
+	config := controller.Config{
+		Namespace: namespace, Values: "assay-values", Metrics: "0", LeaderElection: true, Registerer: prometheus.NewRegistry(), RightsInterval: 300 * time.Millisecond,
+		Images: v1alpha1.Images{Server: "server:1", Agent: "agent:1", Operator: "operator:1"}, Log: slog.New(slog.NewTextHandler(k.t.Output(), nil)),
+	}
+	account := k.account()
+	k.operator = background(k.t, func(ctx context.Context) error { return controller.Run(ctx, account, config) })
 }
 
 // platform waits until a condition of the platform has a reason, and returns its message.
@@ -92,7 +99,7 @@ func TestPlatform(t *testing.T) {
 	const values = "server: {hosts: [attest.example]}\ncertificates: {overlap: 5s}\n"
 	k := newPlatform(t, values)
 	k.platform(v1alpha1.ConditionCertificates, "BuiltIn")
-	if message := k.platform(v1alpha1.ConditionServer, "Unreachable"); !strings.Contains(message, "StatefulSet assay-server") {
+	if message := k.platform(v1alpha1.ConditionServer, "PodMissing"); !strings.Contains(message, "StatefulSet assay-server") {
 		t.Errorf("message %q", message)
 	}
 	if got := k.daemonSets(); !slices.Equal(got, []string{"agent", "agent-notpm", "device-plugin"}) {
@@ -134,7 +141,7 @@ func TestPlatform(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	// envtest has no garbage collector: what is deleted in the foreground waits for it, and cleanup waits for that and says so.
-	if err := controller.Cleanup(ctx, k.config, controller.CleanupConfig{Namespace: namespace, Deployment: "assay-operator", Log: log}); err == nil || !strings.Contains(err.Error(), "left") {
+	if err := controller.Cleanup(ctx, k.account(), controller.CleanupConfig{Namespace: namespace, Deployment: "assay-operator", Log: log}); err == nil || !strings.Contains(err.Error(), "left") {
 		t.Errorf("cleanup did not wait: %v", err)
 	}
 	if got := k.daemonSets(); len(got) != 0 {
@@ -191,4 +198,42 @@ func (k *kubeWorld) touch() {
 	if err := k.kube.Update(k.t.Context(), &p); err != nil {
 		k.t.Fatal(err)
 	}
+}
+
+// TestServerVolume: a claim that is not bound shows with what to do; a corrected class reaches the StatefulSet, whose claims cannot be changed, by a new one.
+func TestServerVolume(t *testing.T) {
+	k := newPlatform(t, "server: {storage: {className: slow}}\n")
+	k.platform(v1alpha1.ConditionServer, "PodMissing")
+	set := k.statefulSet()
+	// envtest has no controllers: this is what they would make, with the scheduler's words.
+	class := "slow"
+	k.create(&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "data-assay-server-0", Namespace: namespace}, Spec: corev1.PersistentVolumeClaimSpec{
+		AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, StorageClassName: &class,
+		Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+	}})
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "assay-server-0", Namespace: namespace, Labels: set.Spec.Template.Labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "server", Image: "server:1"}}}}
+	k.create(pod)
+	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."}}
+	if err := k.kube.Status().Update(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	if message := k.platform(v1alpha1.ConditionServer, "VolumeNotBound"); !strings.Contains(message, "data-assay-server-0 (StorageClass slow) is not bound") {
+		t.Errorf("message %q", message)
+	}
+	k.values("server: {storage: {className: fast}}\n")
+	k.eventually("the StatefulSet is a new one, with the new class", func() bool {
+		now := k.statefulSet()
+		return now != nil && now.UID != set.UID && *now.Spec.VolumeClaimTemplates[0].Spec.StorageClassName == "fast"
+	})
+	k.eventually("the message says what is left to do", func() bool {
+		return strings.Contains(k.platform(v1alpha1.ConditionReady, "VolumeNotBound"), "kubectl -n assay delete pvc data-assay-server-0")
+	})
+}
+
+func (k *kubeWorld) statefulSet() *appsv1.StatefulSet {
+	set := &appsv1.StatefulSet{}
+	if k.kube.Get(k.t.Context(), kube.ObjectKey{Namespace: namespace, Name: "assay-server"}, set) != nil {
+		return nil
+	}
+	return set
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/internal/need"
 	"github.com/assay-project/assay/kube/controller"
+	"github.com/assay-project/assay/kube/rights"
 	"github.com/assay-project/assay/kube/v1alpha1"
 	"github.com/assay-project/assay/lab/cluster"
 )
@@ -39,6 +40,8 @@ type kubeWorld struct {
 	kube     kube.Client
 	metrics  *prometheus.Registry
 	operator func() // ends it
+	// lacking is what the operator's account may not do; nil before it has any rights.
+	lacking func(rights.Right) bool
 }
 
 // newAPIServer starts a real API server with its store.
@@ -109,9 +112,10 @@ func (k *kubeWorld) startOperator() {
 	k.metrics = prometheus.NewRegistry()
 	config := controller.Config{
 		Namespace: namespace, Values: "assay-values", Metrics: "0", ReadInterval: 500 * time.Millisecond, ClaimInterval: 200 * time.Millisecond,
-		Registerer: k.metrics, Log: slog.New(slog.NewTextHandler(k.t.Output(), nil)),
+		RightsInterval: 300 * time.Millisecond, Registerer: k.metrics, Log: slog.New(slog.NewTextHandler(k.t.Output(), nil)),
 	}
-	k.operator = background(k.t, func(ctx context.Context) error { return controller.Run(ctx, k.config, config) })
+	account := k.account()
+	k.operator = background(k.t, func(ctx context.Context) error { return controller.Run(ctx, account, config) })
 }
 
 func (k *kubeWorld) create(o kube.Object) {
