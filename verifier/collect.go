@@ -114,14 +114,14 @@ func (p *Pull) peer(to Enrolment) (*peer, error) {
 }
 
 // Collect implements Collector.
-func (p *Pull) Collect(ctx context.Context, to Enrolment, r Request) (Answer, error) {
+func (p *Pull) Collect(ctx context.Context, to Enrolment, r Request) (Collected, error) {
 	agent, err := p.peer(to)
 	if err != nil {
-		return Answer{}, err
+		return Collected{}, err
 	}
 	if agent.version.Load() == nil {
 		if err := agent.negotiate(ctx); err != nil {
-			return Answer{}, err
+			return Collected{}, err
 		}
 	}
 	results, held, err := agent.quote(ctx, r)
@@ -131,15 +131,14 @@ func (p *Pull) Collect(ctx context.Context, to Enrolment, r Request) (Answer, er
 		}
 	}
 	if err != nil {
-		return Answer{}, err
+		return Collected{}, err
 	}
 	answer, err := answerOf(results)
 	if err != nil {
 		held.release()
-		return Answer{}, err
+		return Collected{}, err
 	}
-	answer.seat = held
-	return answer, nil
+	return Collected{Answer: answer, Release: held.release}, nil
 }
 
 // notSupported is in the reference's answer to a version that it does not speak.

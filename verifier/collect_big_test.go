@@ -45,8 +45,8 @@ func TestBigAnswersWaitForAPlace(t *testing.T) {
 		if err == nil && len(p.big) != bigAnswers {
 			err = errors.New("it gave its place back before it was judged")
 		}
-		answer.seat.release()
-		answer.seat.release() // gives back no place of another
+		answer.Release()
+		answer.Release() // gives back no place of another
 		done <- err
 	}()
 	select {
@@ -104,10 +104,10 @@ func TestDroppedAnswersKeepNoPlace(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				places := make(chan struct{}, 1)
-				collector := collectorFunc(func(ctx context.Context) (Answer, error) {
+				collector := collectorFunc(func(ctx context.Context) (Collected, error) {
 					held := &seat{all: places}
 					held.take(nil)
-					return Answer{seat: held}, nil
+					return Collected{Release: held.release}, nil
 				})
 				f := newFleet(t)
 				f.cfg.Collector = collector
@@ -128,8 +128,8 @@ func TestDroppedAnswersKeepNoPlace(t *testing.T) {
 }
 
 // collectorFunc is a Collector.
-type collectorFunc func(ctx context.Context) (Answer, error)
+type collectorFunc func(ctx context.Context) (Collected, error)
 
-func (f collectorFunc) Collect(ctx context.Context, _ Enrolment, _ Request) (Answer, error) {
+func (f collectorFunc) Collect(ctx context.Context, _ Enrolment, _ Request) (Collected, error) {
 	return f(ctx)
 }

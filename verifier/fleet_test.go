@@ -77,7 +77,7 @@ func (f *fleet) end() {
 }
 
 // Collect implements Collector.
-func (f *fleet) Collect(_ context.Context, to Enrolment, r Request) (Answer, error) {
+func (f *fleet) Collect(_ context.Context, to Enrolment, r Request) (Collected, error) {
 	f.mu.Lock()
 	f.asked = append(f.asked, r)
 	f.underWay++
@@ -95,11 +95,11 @@ func (f *fleet) Collect(_ context.Context, to Enrolment, r Request) (Answer, err
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.silent[to.Address]; err != nil {
-		return Answer{}, err
+		return Collected{}, err
 	}
 	b := f.boxes[to.Address]
 	b.Clock.Clock = max(b.Clock.Clock, uint64(time.Now().UnixMilli()))
-	return answerOfBox(b, r, f.faults[to.Address]), nil
+	return Collected{Answer: Answer(b.Answer(boxtest.Ask(r), f.faults[to.Address]))}, nil
 }
 
 // on changes a machine, or how it answers, between rounds.

@@ -52,8 +52,6 @@ type Answer struct {
 	First   uint64
 	// BootLog is the TCG event log, nil when the agent sent none.
 	BootLog []byte
-
-	seat *seat // that a big answer holds until it is judged
 }
 
 // Stored is the whole evidence of a boot as it was accepted.

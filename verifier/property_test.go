@@ -34,7 +34,7 @@ func TestNoSequenceOfEventsIsMistakenForTrust(t *testing.T) {
 			case "round":
 				what = rapid.SampledFrom(allFaults).Draw(r, "fault")
 				if request, ok := w.ask(); ok {
-					w.step(Answered{Now: w.now, Request: request, Answer: answerOfBox(w.box, request, boxtest.Faults{what: "/usr/bin/a"})})
+					w.step(Answered{Now: w.now, Request: request, Answer: Answer(w.box.Answer(boxtest.Ask(request), boxtest.Faults{what: "/usr/bin/a"}))})
 				}
 			case "silence":
 				w.step(Unanswered{Now: w.now, Reason: "no answer"})

@@ -199,7 +199,7 @@ func (s *script) scriptedRound(args []string) {
 		f[name] = value
 	}
 	if r, ok := s.ask(); ok {
-		s.step(Answered{Now: s.now, Request: r, Answer: answerOfBox(s.box, r, f)})
+		s.step(Answered{Now: s.now, Request: r, Answer: Answer(s.box.Answer(boxtest.Ask(r), f))})
 	}
 }
 

@@ -34,7 +34,15 @@ const (
 // Collector fetches evidence from an agent. An error that wraps ErrMalformed says that the agent answered and the answer is no
 // evidence; every other error says that there was no answer.
 type Collector interface {
-	Collect(ctx context.Context, to Enrolment, r Request) (Answer, error)
+	Collect(ctx context.Context, to Enrolment, r Request) (Collected, error)
+}
+
+// Collected is an agent's answer as it came.
+type Collected struct {
+	Answer
+	// Release gives back what the answer holds, such as a place for a big one; nil when it holds nothing. It is called when the answer is
+	// judged, or when nobody will judge it.
+	Release func()
 }
 
 // ErrMalformed marks an answer that cannot be parsed: the round is refused, not silent.

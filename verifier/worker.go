@@ -51,14 +51,18 @@ var errRemoved = errors.New("the node was removed")
 
 type answered struct {
 	request Request
-	answer  Answer
+	answer  Collected
 	err     error
 	found   *Registered // instead of an answer: the agent registered anew
 	looked  bool        // the registrar was asked before, and had nothing new
 }
 
 // drop gives back what an answer holds that nobody judges.
-func (a answered) drop() { a.answer.seat.release() }
+func (a answered) drop() {
+	if a.answer.Release != nil {
+		a.answer.Release()
+	}
+}
 
 // minPause keeps a machine that asks for a round at once from spinning.
 const minPause = 50 * time.Millisecond
@@ -154,7 +158,7 @@ func (w *worker) arrived(ctx context.Context, a answered) error {
 		if w.who.Terms.Distrusted, err = w.v.endorsers.distrusted(ctx, w.node, now); err != nil {
 			return errors.Join(w.step(ctx, Unanswered{Now: now, Reason: "this server cannot judge the node: " + err.Error()}), err)
 		}
-		return w.step(ctx, Answered{Now: now, Request: a.request, Answer: a.answer})
+		return w.step(ctx, Answered{Now: now, Request: a.request, Answer: a.answer.Answer})
 	case errors.Is(a.err, ErrMalformed):
 		return w.step(ctx, Answered{Now: now, Request: a.request, Malformed: a.err.Error()})
 	case errors.Is(a.err, mtls.ErrPin) && w.foreign(now, a.looked):

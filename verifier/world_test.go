@@ -43,12 +43,6 @@ func (s *shelf) stored(boot string) *Stored {
 	return &Stored{Quote: *s.quote, List: s.lists[boot], BootLog: s.logs[boot]}
 }
 
-// answerOfBox is what a box answers to a request.
-func answerOfBox(b *boxtest.Box, r Request, f boxtest.Faults) Answer {
-	a := b.Answer(boxtest.Ask(r), f)
-	return Answer{Quote: a.Quote, TransportKey: a.TransportKey, List: a.List, HasList: a.HasList, First: a.First, BootLog: a.BootLog}
-}
-
 // world is a box and the machine that watches it, in a time of its own.
 type world struct {
 	t       testing.TB
@@ -107,7 +101,7 @@ func (w *world) round(f boxtest.Faults) {
 	if !ok {
 		w.t.Fatal("no round was asked for")
 	}
-	w.step(Answered{Now: w.now, Request: r, Answer: answerOfBox(w.box, r, f)})
+	w.step(Answered{Now: w.now, Request: r, Answer: Answer(w.box.Answer(boxtest.Ask(r), f))})
 }
 
 // reimage has the verifier take the box's present AK in place of the one before.

@@ -111,10 +111,10 @@ func (f *fleet) clock() quote.Clock {
 }
 
 // Collect implements verifier.Collector.
-func (f *fleet) Collect(_ context.Context, to verifier.Enrolment, r verifier.Request) (verifier.Answer, error) {
+func (f *fleet) Collect(_ context.Context, to verifier.Enrolment, r verifier.Request) (verifier.Collected, error) {
 	m := f.byID[attest.AgentID(to.Address)]
 	if m == nil {
-		return verifier.Answer{}, fmt.Errorf("nobody answers at %q", to.Address)
+		return verifier.Collected{}, fmt.Errorf("nobody answers at %q", to.Address)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -127,7 +127,7 @@ func (f *fleet) Collect(_ context.Context, to verifier.Enrolment, r verifier.Req
 	if r.Full {
 		answer.TransportKey = transportKey
 	}
-	return answer, nil
+	return verifier.Collected{Answer: answer}, nil
 }
 
 // Agent implements verifier.Registrar.

@@ -122,12 +122,11 @@ func (s *site) Approve(_ context.Context, id attest.AgentID) error {
 }
 
 // Collect implements Collector.
-func (s *site) Collect(_ context.Context, to verifier.Enrolment, r verifier.Request) (verifier.Answer, error) {
+func (s *site) Collect(_ context.Context, to verifier.Enrolment, r verifier.Request) (verifier.Collected, error) {
 	if b := s.boxes[to.Address]; b != nil {
-		a := b.Answer(boxtest.Ask(r), nil)
-		return verifier.Answer{Quote: a.Quote, TransportKey: a.TransportKey, List: a.List, HasList: a.HasList, First: a.First, BootLog: a.BootLog}, nil
+		return verifier.Collected{Answer: verifier.Answer(b.Answer(boxtest.Ask(r), nil))}, nil
 	}
-	return verifier.Answer{}, errors.New("connection refused")
+	return verifier.Collected{}, errors.New("connection refused")
 }
 
 // registered is what a registrar has of a box.
