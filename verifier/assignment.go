@@ -29,18 +29,6 @@ func (n Node) assign(a api.Assignment) (Node, bool) {
 	return n, ignores(a) != ignores(old) || needsApproval(a) != needsApproval(old) || !slices.Equal(a.EndorsedBy, old.EndorsedBy)
 }
 
-// Terms are what an assignment asks of the machine beside the documents.
-type Terms struct {
-	// Approval: a person lets a machine back in that failed in an earlier boot.
-	Approval bool
-	// Unendorsed says why the assignment does not take the word of who endorsed the TPM; nil where it does.
-	Unendorsed *attest.Failure
-	// Distrusted says why the word that the node was enrolled by does not hold any more; nil where it does. It is found out for each answer.
-	Distrusted *attest.Failure
-	// RefusedIMAPolicies count as approved by no document.
-	RefusedIMAPolicies []attest.Digest
-}
-
 // terms are those of a node.
 func (v *Verifier) terms(n Node) Terms {
 	return Terms{Approval: n.Assignment.Readmit == api.ReadmitApproval, Unendorsed: n.unendorsed(), RefusedIMAPolicies: v.RefusedIMAPolicies(n)}

@@ -23,7 +23,7 @@ import (
 
 // Bounds of an agent's answer: the list of a busy machine has some 100 bytes an entry.
 const (
-	maxAgentAnswerBytes = 64 << 20
+	maxAgentAnswerBytes = maxListBytes
 	maxAgentHeaderBytes = 64 << 10
 	maxBootLogBytes     = 4 << 20
 	maxVersionBytes     = 64 << 10

@@ -4,7 +4,6 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"io"
@@ -24,7 +23,6 @@ import (
 	"github.com/assay-project/assay/evidence/pcr"
 	"github.com/assay-project/assay/internal/mtls"
 	"github.com/assay-project/assay/internal/mtls/mtlstest"
-	"github.com/assay-project/assay/verifier/boxtest"
 	"github.com/assay-project/assay/wire"
 )
 
@@ -341,23 +339,5 @@ func TestListThatIsNotUTF8(t *testing.T) {
 	results.ImaMeasurementListBytes = base64.StdEncoding.EncodeToString([]byte("10 a\xffb\n"))
 	if a, err := answerOf(results); err != nil || string(a.List) != "10 a\xffb\n" {
 		t.Errorf("with bytes: %q, %v", a.List, err)
-	}
-}
-
-// A name that cannot be stored as it is would be another reason each time that it is read.
-func TestFailuresCanBeStored(t *testing.T) {
-	w := newWorld(t, boxtest.Document(t, "base"))
-	w.box.Run("/opt/a\xffb\xc3\xa9\ufffd", "")
-	w.round(nil)
-	if w.verdict() != attest.Failed || w.state.Failures[0].Path != "/opt/a\\xffb\u00e9\ufffd" {
-		t.Fatalf("%s, %+v", w.verdict(), w.state.Failures)
-	}
-	stored, err := json.Marshal(w.state)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var read State
-	if err := json.Unmarshal(stored, &read); err != nil || !sameReason(read.Failures[0], w.state.Failures[0]) {
-		t.Errorf("read again: %+v, %v", read.Failures, err)
 	}
 }

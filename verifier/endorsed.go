@@ -117,13 +117,3 @@ func (v *Verifier) distrusts(picks func(Enrolment) bool) (nodes int) {
 	})
 	return nodes
 }
-
-// unendorsed lets no verdict but a Failed that a quote proves stand where the word that the node was enrolled by does not hold. It is of class
-// Unauthenticated, like an answer of which nobody knows whose it is, and ends with the next accepted quote after the word holds again.
-func (s State) unendorsed(who Subject) State {
-	if who.Terms.Distrusted == nil || len(who.Policies) == 0 || s.failedByQuote() {
-		return s
-	}
-	s.Verdict, s.QuoteBacked, s.Failures, s.Policies = attest.Failed, false, []attest.Failure{*who.Terms.Distrusted}, nil
-	return s
-}

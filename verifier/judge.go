@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/assay-project/assay/appraisal"
@@ -28,38 +27,7 @@ const (
 
 // maxListBytes bounds the list of one boot, of which all is stored: a longer one could not be asked for from its start any more. Whoever owns a
 // machine can extend PCR 10, and so prove entries of any kind, without end.
-const maxListBytes = maxAgentAnswerBytes
-
-// Request is what a round asks an agent for.
-type Request struct {
-	// Nonce is 20 letters and digits; the agent quotes its ASCII bytes.
-	Nonce     string
-	Selection pcr.Selection
-	// Offset is the list position from which entries are wanted; Full asks for the transport key as well.
-	Offset uint64
-	Full   bool
-}
-
-// Answer is what an agent answered: claims, all of them.
-type Answer struct {
-	// Quote is Keylime's packed quote.
-	Quote string
-	// TransportKey is the PEM key, "" when the agent sent none.
-	TransportKey string
-	// List is the measurement list in ASCII from position First on, when HasList.
-	List    []byte
-	HasList bool
-	First   uint64
-	// BootLog is the TCG event log, nil when the agent sent none.
-	BootLog []byte
-}
-
-// Stored is the whole evidence of a boot as it was accepted.
-type Stored struct {
-	Quote   StoredQuote
-	List    []byte
-	BootLog []byte
-}
+const maxListBytes = 64 << 20
 
 // judgement is what one answer proves.
 type judgement struct {
@@ -415,7 +383,7 @@ func (st Stored) judge(s State, who Subject) (j judgement, ok bool) {
 	if err != nil {
 		return judgement{}, false
 	}
-	asked := selectionOf(st.Quote)
+	asked := st.Quote.Selection()
 	v, _ := quote.Verify(q, quote.Expected{AK: who.AK, Nonce: []byte(st.Quote.Nonce), Selection: asked})
 	needs := appraisal.Needs(who.Policies)
 	if !v.Valid() || st.Quote.Boot != s.Boot || needs.Bank != asked.Bank || needs.Mask&^asked.Mask != 0 {
@@ -427,6 +395,3 @@ func (st Stored) judge(s State, who Subject) (j judgement, ok bool) {
 	missing := slices.ContainsFunc(j.failures, func(f attest.Failure) bool { return f.ID == attest.EvidenceMissing })
 	return j, !j.listBroken && !j.logBroken && !missing && j.ima.Position == s.IMA.Position
 }
-
-// nonceLifetime bounds a round: the driver drops an answer that takes longer.
-const nonceLifetime = 60 * time.Second

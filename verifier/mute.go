@@ -1,7 +1,6 @@
 package verifier
 
 import (
-	"context"
 	"time"
 
 	"github.com/assay-project/assay/api"
@@ -58,15 +57,4 @@ func (s State) Mute(now time.Time, interval time.Duration) *api.Mute {
 	unmuted := s
 	unmuted.Muted = false
 	return &api.Mute{Until: s.MutedFrom.Add(muteLimit), Stale: unmuted.Read(now, interval) == attest.Stale}
-}
-
-// Cordon takes the operator's word on whether a node is cordoned. Saying the same again changes nothing.
-func (v *Verifier) Cordon(ctx context.Context, id attest.AgentID, c api.Cordon) error {
-	n, err := v.Show(id)
-	if err != nil || n.State.Cordoned == c.Cordoned {
-		return err
-	}
-	return v.send(ctx, id, func(n Node) (Node, Event, error) {
-		return n, Cordoned{Now: v.cfg.Now(), Since: c.Since, On: c.Cordoned}, nil
-	})
 }

@@ -46,21 +46,6 @@ func wanted(n Node, now time.Time, interval time.Duration) *reaction.Want {
 	return want
 }
 
-// silentFor returns since when there was no accepted evidence, of a node whose verdict is Stale or Failed of class Unauthenticated; else 0.
-func (s State) silentFor(now time.Time, interval time.Duration) time.Duration {
-	verdict := s.Read(now, interval)
-	if verdict != attest.Stale && (verdict != attest.Failed || s.QuoteBacked) {
-		return 0
-	}
-	if verdict == attest.Failed && s.Trouble == nil {
-		return 0 // its last round was accepted: what fails is not its answers, but the word that it was enrolled by
-	}
-	if s.LastAccepted.IsZero() {
-		return now.Sub(s.Enrolled)
-	}
-	return now.Sub(s.LastAccepted)
-}
-
 func (v *Verifier) wanted(n Node) *reaction.Want { return wanted(n, v.cfg.Now(), v.Interval(n)) }
 
 // Reactions returns the rows that a query selects, lowest ID first.

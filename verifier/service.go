@@ -244,6 +244,17 @@ func (v *Verifier) Update(ctx context.Context, id attest.AgentID, u Update) erro
 	})
 }
 
+// Cordon takes the operator's word on whether a node is cordoned. Saying the same again changes nothing.
+func (v *Verifier) Cordon(ctx context.Context, id attest.AgentID, c api.Cordon) error {
+	n, err := v.Show(id)
+	if err != nil || n.State.Cordoned == c.Cordoned {
+		return err
+	}
+	return v.send(ctx, id, func(n Node) (Node, Event, error) {
+		return n, Cordoned{Now: v.cfg.Now(), Since: c.Since, On: c.Cordoned}, nil
+	})
+}
+
 // Remove ends a node's rounds and deletes it with its evidence.
 func (v *Verifier) Remove(ctx context.Context, id attest.AgentID) error { return v.send(ctx, id, nil) }
 

@@ -23,7 +23,7 @@ func (e Enrolment) Signer(q StoredQuote) ([]byte, error) {
 		if err != nil || len(failures) > 0 {
 			continue
 		}
-		if v, _ := quote.Verify(claim, quote.Expected{AK: ak, Nonce: []byte(q.Nonce), Selection: selectionOf(q)}); v.Valid() {
+		if v, _ := quote.Verify(claim, quote.Expected{AK: ak, Nonce: []byte(q.Nonce), Selection: q.Selection()}); v.Valid() {
 			return public, nil
 		}
 	}

@@ -67,6 +67,9 @@ func (a answered) drop() {
 // minPause keeps a machine that asks for a round at once from spinning.
 const minPause = 50 * time.Millisecond
 
+// nonceLifetime bounds a round: the driver drops an answer that takes longer.
+const nonceLifetime = 60 * time.Second
+
 // run steps the machine until ctx ends or the node is removed.
 func (w *worker) run(ctx context.Context) error {
 	w.timer = time.NewTimer(w.firstDelay())
