@@ -60,6 +60,15 @@ var restricted = map[string][]string{
 	"github.com/spf13/cobra":         {"cmd", "internal/cli", "deploy/images/mkimages"},
 }
 
+// pure folders decide: whatever they need of the world, the time too, comes in.
+var pure = []string{"attest", "evidence", "endorsement", "policy", "appraisal", "dossier", "api", "reaction", "verifier/machine"}
+
+// impure is what they leave to others.
+var (
+	impurePackages = []string{"net", "net/http", "os", "os/exec", "log", "log/slog", "crypto/rand", "math/rand", "math/rand/v2", "database/sql"}
+	impureOfTime   = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "NewTimer", "NewTicker", "Tick"}
+)
+
 type goFile struct {
 	path string // slash-separated, from the root
 	dir  string
@@ -167,6 +176,33 @@ func mayImport(from, to string) bool {
 		return slices.Contains(words, b) || a == b
 	}
 	return false
+}
+
+// TestPureFolders leaves out the helpers of tests, in folders like quote/quotetest.
+func TestPureFolders(t *testing.T) {
+	for _, f := range goFiles(t) {
+		in := func(folder string) bool { return f.dir == folder || strings.HasPrefix(f.dir, folder+"/") }
+		if f.test || strings.HasSuffix(f.dir, "test") || !slices.ContainsFunc(pure, in) {
+			continue
+		}
+		for _, spec := range f.ast.Imports {
+			path, _ := strconv.Unquote(spec.Path.Value)
+			if own, ok := strings.CutPrefix(path, module); slices.Contains(impurePackages, path) || ok && !slices.Contains(words, top(own)) {
+				t.Errorf("%s imports %s: this folder is pure", f.path, path)
+			}
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.GoStmt:
+				t.Errorf("%s starts a goroutine: this folder is pure", f.path)
+			case *ast.SelectorExpr:
+				if x, ok := n.X.(*ast.Ident); ok && x.Name == "time" && slices.Contains(impureOfTime, n.Sel.Name) {
+					t.Errorf("%s: time.%s: this folder is pure, the time comes in", f.path, n.Sel.Name)
+				}
+			}
+			return true
+		})
+	}
 }
 
 // TestRolesDoNotMeet holds for tests too: what needs two roles stands in test/.

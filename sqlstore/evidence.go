@@ -9,13 +9,14 @@ import (
 
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/verifier"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 // errDamaged says that stored evidence is not what was stored.
 var errDamaged = errors.New("the database is damaged")
 
 // List implements verifier.EvidenceStore.
-func (s *Nodes) List(ctx context.Context, id attest.AgentID, boot string) (c verifier.Chunk, err error) {
+func (s *Nodes) List(ctx context.Context, id attest.AgentID, boot string) (c machine.Chunk, err error) {
 	err = s.db.read(ctx, fmt.Sprintf("read list of %q", id), func(tx *sql.Tx) error {
 		c, err = readList(ctx, tx, id, boot)
 		return err
@@ -33,19 +34,19 @@ func (s *Nodes) BootLog(ctx context.Context, id attest.AgentID, boot string) (lo
 	return log, err
 }
 
-func readList(ctx context.Context, tx *sql.Tx, id attest.AgentID, boot string) (verifier.Chunk, error) {
+func readList(ctx context.Context, tx *sql.Tx, id attest.AgentID, boot string) (machine.Chunk, error) {
 	parts, err := query(ctx, tx, scanPart, `SELECT p.first_entry, p.entries, c.digest, c.bytes FROM list_parts p JOIN contents c ON c.digest = p.content
 		WHERE p.node = ? AND p.boot = ? ORDER BY p.first_entry`, string(id), boot)
 	if err != nil {
-		return verifier.Chunk{}, err
+		return machine.Chunk{}, err
 	}
 	if len(parts) == 0 {
-		return verifier.Chunk{}, verifier.ErrNotFound
+		return machine.Chunk{}, verifier.ErrNotFound
 	}
-	list := verifier.Chunk{Boot: boot}
+	list := machine.Chunk{Boot: boot}
 	for _, part := range parts {
 		if part.First != list.Count {
-			return verifier.Chunk{}, fmt.Errorf("%w: entries %d to %d are missing", errDamaged, list.Count, part.First)
+			return machine.Chunk{}, fmt.Errorf("%w: entries %d to %d are missing", errDamaged, list.Count, part.First)
 		}
 		list.Count += part.Count
 		list.ASCII = append(list.ASCII, part.ASCII...)
@@ -53,7 +54,7 @@ func readList(ctx context.Context, tx *sql.Tx, id attest.AgentID, boot string) (
 	return list, nil
 }
 
-func scanPart(rows *sql.Rows) (c verifier.Chunk, err error) {
+func scanPart(rows *sql.Rows) (c machine.Chunk, err error) {
 	var sum digest
 	if err = rows.Scan(&c.First, &c.Count, &sum, &c.ASCII); err == nil {
 		err = checkContent(sum.Digest, c.ASCII)
@@ -77,7 +78,7 @@ func checkContent(want attest.Digest, content []byte) error {
 }
 
 // appendChunk puts a chunk at the end of its boot's list, or in place of the list if it starts at 0.
-func appendChunk(ctx context.Context, tx *sql.Tx, id attest.AgentID, c verifier.Chunk) error {
+func appendChunk(ctx context.Context, tx *sql.Tx, id attest.AgentID, c machine.Chunk) error {
 	if c.Count == 0 || len(c.ASCII) == 0 {
 		return fmt.Errorf("chunk of boot %q at entry %d is empty", c.Boot, c.First)
 	}

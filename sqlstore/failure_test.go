@@ -14,6 +14,7 @@ import (
 	"github.com/assay-project/assay/registrar"
 	"github.com/assay-project/assay/sqlstore"
 	"github.com/assay-project/assay/verifier"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 var errInjected = errors.New("injected")
@@ -30,7 +31,7 @@ func newDB(t *testing.T) *sqlstore.DB {
 
 func insertNode(t *testing.T, db *sqlstore.DB, id attest.AgentID) (version uint64) {
 	t.Helper()
-	version, err := db.Nodes().Commit(t.Context(), verifier.Commit{Node: verifier.Node{ID: id, State: verifier.State{Seq: 1}}})
+	version, err := db.Nodes().Commit(t.Context(), verifier.Commit{Node: verifier.Node{ID: id, State: machine.State{Seq: 1}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,10 +42,10 @@ func insertNode(t *testing.T, db *sqlstore.DB, id attest.AgentID) (version uint6
 func step(version uint64) verifier.Commit {
 	q := attest.SHA256.Sum([]byte("q"))
 	return verifier.Commit{
-		Node: verifier.Node{ID: "a", State: verifier.State{Seq: 2, Boot: "boot"}}, Expect: version, BootLog: []byte("log"),
-		Chunks:     []verifier.Chunk{{Boot: "boot", Count: 1, ASCII: []byte("x\n")}},
-		Quotes:     []verifier.StoredQuote{{Digest: q, Boot: "boot"}},
-		Transition: &verifier.Transition{Seq: 2, Node: "a", To: attest.Trusted, Quote: q},
+		Node: verifier.Node{ID: "a", State: machine.State{Seq: 2, Boot: "boot"}}, Expect: version, BootLog: []byte("log"),
+		Chunks:     []machine.Chunk{{Boot: "boot", Count: 1, ASCII: []byte("x\n")}},
+		Quotes:     []machine.StoredQuote{{Digest: q, Boot: "boot"}},
+		Transition: &machine.Transition{Seq: 2, Node: "a", To: attest.Trusted, Quote: q},
 	}
 }
 
@@ -135,7 +136,7 @@ func TestWritesThatFailTwice(t *testing.T) {
 				return err
 			}
 			c.Node.State.Boot = "next"
-			_, err := db.Nodes().Commit(ctx, verifier.Commit{Node: c.Node, Expect: 2, Quotes: []verifier.StoredQuote{{Digest: attest.SHA256.Sum(nil), Boot: "next"}}})
+			_, err := db.Nodes().Commit(ctx, verifier.Commit{Node: c.Node, Expect: 2, Quotes: []machine.StoredQuote{{Digest: attest.SHA256.Sum(nil), Boot: "next"}}})
 			return err
 		}, func(ctx context.Context, db *sqlstore.DB) error {
 			_, err := db.Retention().ExpireEvidence(ctx, time.Unix(1, 0), 10)
@@ -279,7 +280,7 @@ func TestDamagedEvidenceIsAnError(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			db := newDB(t)
 			c := step(insertNode(t, db, "a"))
-			c.Chunks = append(c.Chunks, verifier.Chunk{Boot: "boot", First: 1, Count: 1, ASCII: []byte("y\n")})
+			c.Chunks = append(c.Chunks, machine.Chunk{Boot: "boot", First: 1, Count: 1, ASCII: []byte("y\n")})
 			if _, err := db.Nodes().Commit(t.Context(), c); err != nil {
 				t.Fatal(err)
 			}
@@ -308,7 +309,7 @@ func TestNoContentIsLeftWithoutAnOwner(t *testing.T) {
 	if _, err := db.Nodes().Commit(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
-	replaced := verifier.Commit{Node: c.Node, Expect: version + 1, BootLog: []byte("new"), Chunks: []verifier.Chunk{{Boot: "boot", Count: 1, ASCII: []byte("z\n")}}}
+	replaced := verifier.Commit{Node: c.Node, Expect: version + 1, BootLog: []byte("new"), Chunks: []machine.Chunk{{Boot: "boot", Count: 1, ASCII: []byte("z\n")}}}
 	if _, err := db.Nodes().Commit(t.Context(), replaced); err != nil {
 		t.Fatal(err)
 	}

@@ -8,10 +8,11 @@ import (
 
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/verifier"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 // Quote implements verifier.EvidenceStore.
-func (s *Nodes) Quote(ctx context.Context, id attest.AgentID, which attest.Digest) (q verifier.StoredQuote, err error) {
+func (s *Nodes) Quote(ctx context.Context, id attest.AgentID, which attest.Digest) (q machine.StoredQuote, err error) {
 	err = s.db.read(ctx, fmt.Sprintf("read quote %s of %q", which, id), func(tx *sql.Tx) error {
 		name := which.String()
 		if which.IsZero() {
@@ -33,7 +34,7 @@ func (s *Nodes) Quote(ctx context.Context, id attest.AgentID, which attest.Diges
 }
 
 // putQuote stores a quote and makes it the last one.
-func putQuote(ctx context.Context, tx *sql.Tx, id attest.AgentID, q verifier.StoredQuote) error {
+func putQuote(ctx context.Context, tx *sql.Tx, id attest.AgentID, q machine.StoredQuote) error {
 	if q.Digest.IsZero() {
 		return fmt.Errorf("quote of boot %q has no digest", q.Boot)
 	}
@@ -59,7 +60,7 @@ func dropOldQuotes(ctx context.Context, tx *sql.Tx, id attest.AgentID) error {
 	return err
 }
 
-func scanQuote(rows *sql.Rows) (q verifier.StoredQuote, err error) {
+func scanQuote(rows *sql.Rows) (q machine.StoredQuote, err error) {
 	var d digest
 	var at instant
 	err = rows.Scan(&q.Node, &d, &q.Boot, &at, &q.Nonce, &q.Packed, &q.Bank, &q.Mask, &q.Position)

@@ -7,10 +7,11 @@ import (
 
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/verifier"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 // Transitions implements verifier.EvidenceStore.
-func (s *Nodes) Transitions(ctx context.Context, id attest.AgentID, after uint64, limit int) (list []verifier.Transition, err error) {
+func (s *Nodes) Transitions(ctx context.Context, id attest.AgentID, after uint64, limit int) (list []machine.Transition, err error) {
 	from, err := toInt(after)
 	if err != nil {
 		return nil, nil // no transition has a higher number
@@ -24,7 +25,7 @@ func (s *Nodes) Transitions(ctx context.Context, id attest.AgentID, after uint64
 }
 
 // appendTransition refuses a number that is taken: what was said of a node is never said anew.
-func appendTransition(ctx context.Context, tx *sql.Tx, id attest.AgentID, t verifier.Transition) error {
+func appendTransition(ctx context.Context, tx *sql.Tx, id attest.AgentID, t machine.Transition) error {
 	seq, err := toInt(t.Seq)
 	if err != nil {
 		return fmt.Errorf("transition: %w", err)
@@ -46,7 +47,7 @@ func appendTransition(ctx context.Context, tx *sql.Tx, id attest.AgentID, t veri
 	return err
 }
 
-func scanTransition(rows *sql.Rows) (t verifier.Transition, err error) {
+func scanTransition(rows *sql.Rows) (t machine.Transition, err error) {
 	var at instant
 	var quote digest
 	err = rows.Scan(&t.Node, &t.Seq, &at, &t.From, &t.To, &t.Boot, &t.Cause, &t.Detail, &quote, document{&t.Policies}, document{&t.Failures})

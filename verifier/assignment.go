@@ -7,6 +7,7 @@ import (
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 // ErrOwned says that what applies to a node is another object's to change.
@@ -30,8 +31,8 @@ func (n Node) assign(a api.Assignment) (Node, bool) {
 }
 
 // terms are those of a node.
-func (v *Verifier) terms(n Node) Terms {
-	return Terms{Approval: n.Assignment.Readmit == api.ReadmitApproval, Unendorsed: n.unendorsed(), RefusedIMAPolicies: v.RefusedIMAPolicies(n)}
+func (v *Verifier) terms(n Node) machine.Terms {
+	return machine.Terms{Approval: n.Assignment.Readmit == api.ReadmitApproval, Unendorsed: n.unendorsed(), RefusedIMAPolicies: v.RefusedIMAPolicies(n)}
 }
 
 // RefusedIMAPolicies are the digests of the IMA policies that count as approved by no document of a node.

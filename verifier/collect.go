@@ -18,12 +18,13 @@ import (
 
 	"github.com/assay-project/assay/internal/httpjson"
 	"github.com/assay-project/assay/internal/mtls"
+	"github.com/assay-project/assay/verifier/machine"
 	"github.com/assay-project/assay/wire"
 )
 
 // Bounds of an agent's answer: the list of a busy machine has some 100 bytes an entry.
 const (
-	maxAgentAnswerBytes = maxListBytes
+	maxAgentAnswerBytes = machine.MaxListBytes
 	maxAgentHeaderBytes = 64 << 10
 	maxBootLogBytes     = 4 << 20
 	maxVersionBytes     = 64 << 10
@@ -114,7 +115,7 @@ func (p *Pull) peer(to Enrolment) (*peer, error) {
 }
 
 // Collect implements Collector.
-func (p *Pull) Collect(ctx context.Context, to Enrolment, r Request) (Collected, error) {
+func (p *Pull) Collect(ctx context.Context, to Enrolment, r machine.Request) (Collected, error) {
 	agent, err := p.peer(to)
 	if err != nil {
 		return Collected{}, err
@@ -162,7 +163,7 @@ func (a *peer) negotiate(ctx context.Context) error {
 	return nil
 }
 
-func (a *peer) quote(ctx context.Context, r Request) (wire.QuoteResults, *seat, error) {
+func (a *peer) quote(ctx context.Context, r machine.Request) (wire.QuoteResults, *seat, error) {
 	partial := "1"
 	if r.Full {
 		partial = "0"
@@ -220,31 +221,31 @@ func (a *peer) get(ctx context.Context, what url.URL, to limited) (*seat, error)
 	return nil, fmt.Errorf("read the agent's answer: %w", err)
 }
 
-func answerOf(q wire.QuoteResults) (Answer, error) {
-	answer := Answer{Quote: q.Quote, TransportKey: q.Pubkey}
+func answerOf(q wire.QuoteResults) (machine.Answer, error) {
+	answer := machine.Answer{Quote: q.Quote, TransportKey: q.Pubkey}
 	if q.ImaMeasurementListBytes != "" && q.ImaMeasurementList == nil {
-		return Answer{}, fmt.Errorf("%w: ima_measurement_list_bytes without ima_measurement_list", ErrMalformed)
+		return machine.Answer{}, fmt.Errorf("%w: ima_measurement_list_bytes without ima_measurement_list", ErrMalformed)
 	}
 	if q.ImaMeasurementList != nil {
 		answer.HasList, answer.List = true, []byte(*q.ImaMeasurementList)
 		if q.ImaMeasurementListBytes != "" {
 			var err error
 			if answer.List, err = base64.StdEncoding.Strict().DecodeString(q.ImaMeasurementListBytes); err != nil {
-				return Answer{}, fmt.Errorf("%w: ima_measurement_list_bytes: %w", ErrMalformed, err)
+				return machine.Answer{}, fmt.Errorf("%w: ima_measurement_list_bytes: %w", ErrMalformed, err)
 			}
 		}
 		if q.ImaMeasurementListEntry == nil {
-			return Answer{}, fmt.Errorf("%w: a measurement list without ima_measurement_list_entry", ErrMalformed)
+			return machine.Answer{}, fmt.Errorf("%w: a measurement list without ima_measurement_list_entry", ErrMalformed)
 		}
 		answer.First = *q.ImaMeasurementListEntry
 	}
 	if q.MbMeasurementList != "" {
 		log, err := base64.StdEncoding.Strict().DecodeString(q.MbMeasurementList)
 		if err != nil {
-			return Answer{}, fmt.Errorf("%w: mb_measurement_list: %w", ErrMalformed, err)
+			return machine.Answer{}, fmt.Errorf("%w: mb_measurement_list: %w", ErrMalformed, err)
 		}
 		if len(log) > maxBootLogBytes {
-			return Answer{}, fmt.Errorf("%w: mb_measurement_list has %d bytes, more than %d", ErrMalformed, len(log), maxBootLogBytes)
+			return machine.Answer{}, fmt.Errorf("%w: mb_measurement_list has %d bytes, more than %d", ErrMalformed, len(log), maxBootLogBytes)
 		}
 		answer.BootLog = log
 	}

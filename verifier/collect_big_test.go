@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/assay-project/assay/verifier/machine"
 	"github.com/assay-project/assay/wire"
 )
 
@@ -114,7 +115,7 @@ func TestDroppedAnswersKeepNoPlace(t *testing.T) {
 				f.start()
 				w := &worker{v: f.v, timer: time.NewTimer(time.Hour)}
 				w.shown.Store(&Node{})
-				w.collect(t.Context(), Request{})
+				w.collect(t.Context(), machine.Request{})
 				settle()
 				w.stopRound()
 				synctest.Wait()
@@ -130,6 +131,6 @@ func TestDroppedAnswersKeepNoPlace(t *testing.T) {
 // collectorFunc is a Collector.
 type collectorFunc func(ctx context.Context) (Collected, error)
 
-func (f collectorFunc) Collect(ctx context.Context, _ Enrolment, _ Request) (Collected, error) {
+func (f collectorFunc) Collect(ctx context.Context, _ Enrolment, _ machine.Request) (Collected, error) {
 	return f(ctx)
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/assay-project/assay/evidence/pcr"
 	"github.com/assay-project/assay/internal/mtls"
 	"github.com/assay-project/assay/internal/mtls/mtlstest"
+	"github.com/assay-project/assay/verifier/machine"
 	"github.com/assay-project/assay/wire"
 )
 
@@ -91,11 +92,11 @@ func newPull(t *testing.T) *Pull {
 	return NewPull(mtlstest.SelfSigned(t), nil)
 }
 
-var pullRequest = Request{Nonce: "ABCDEFGHIJKLMNOPQRST", Selection: pcr.Select(attest.SHA256, 0, 10), Offset: 7}
+var pullRequest = machine.Request{Nonce: "ABCDEFGHIJKLMNOPQRST", Selection: pcr.Select(attest.SHA256, 0, 10), Offset: 7}
 
 func TestPullCollects(t *testing.T) {
 	a, p := newPullAgent(t), newPull(t)
-	want := Answer{Quote: "rAAAA:BBBB:CCCC", TransportKey: "PEM", List: []byte("10 ab ima-ng\n"), HasList: true, First: 7, BootLog: []byte("log")}
+	want := machine.Answer{Quote: "rAAAA:BBBB:CCCC", TransportKey: "PEM", List: []byte("10 ab ima-ng\n"), HasList: true, First: 7, BootLog: []byte("log")}
 	for range 2 {
 		got, err := p.Collect(t.Context(), a.to, pullRequest)
 		if diff := cmp.Diff(want, got.Answer); err != nil || diff != "" {

@@ -12,6 +12,7 @@ import (
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/endorsement"
 	"github.com/assay-project/assay/verifier/boxtest"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 // looking makes a fleet whose verifier looks at what endorses TPMs now.
@@ -155,7 +156,7 @@ func TestEndorsersThatCannotBeRead(t *testing.T) {
 		if n := f.want(node1, attest.Pending); n.State.Trouble == nil || !strings.Contains(n.State.Trouble.Detail, "this server cannot judge the node") {
 			t.Errorf("trouble %v", n.State.Trouble)
 		}
-		sleep(StaleAfter(30 * time.Second))
+		sleep(machine.StaleAfter(30 * time.Second))
 		f.want(node1, attest.Stale)
 		f.end()
 	})

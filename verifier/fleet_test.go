@@ -15,6 +15,7 @@ import (
 	"github.com/assay-project/assay/evidence/quote/quotetest"
 	"github.com/assay-project/assay/policy"
 	"github.com/assay-project/assay/verifier/boxtest"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 // fleet is a running verifier with simulated machines. Its time is that of a synctest bubble.
@@ -30,7 +31,7 @@ type fleet struct {
 	boxes    map[string]*boxtest.Box // by address
 	faults   map[string]boxtest.Faults
 	silent   map[string]error
-	asked    []Request
+	asked    []machine.Request
 	during   func(to Enrolment) // called in the middle of a round, without the lock
 	underWay int
 	most     int
@@ -77,7 +78,7 @@ func (f *fleet) end() {
 }
 
 // Collect implements Collector.
-func (f *fleet) Collect(_ context.Context, to Enrolment, r Request) (Collected, error) {
+func (f *fleet) Collect(_ context.Context, to Enrolment, r machine.Request) (Collected, error) {
 	f.mu.Lock()
 	f.asked = append(f.asked, r)
 	f.underWay++
@@ -99,7 +100,7 @@ func (f *fleet) Collect(_ context.Context, to Enrolment, r Request) (Collected, 
 	}
 	b := f.boxes[to.Address]
 	b.Clock.Clock = max(b.Clock.Clock, uint64(time.Now().UnixMilli()))
-	return Collected{Answer: Answer(b.Answer(boxtest.Ask(r), f.faults[to.Address]))}, nil
+	return Collected{Answer: machine.Answer(b.Answer(boxtest.Ask(r), f.faults[to.Address]))}, nil
 }
 
 // on changes a machine, or how it answers, between rounds.
@@ -174,7 +175,7 @@ func sleep(d time.Duration) {
 // watched collects what a watcher is told.
 type watched struct {
 	mu   sync.Mutex
-	all  []Transition
+	all  []machine.Transition
 	done chan struct{}
 }
 
@@ -436,7 +437,7 @@ func TestEnrolRefuses(t *testing.T) {
 			switch {
 			case tt.want != nil && !errors.Is(err, tt.want):
 				t.Errorf("%s: %v, want %v", name, err, tt.want)
-			case tt.id != "" && (!errors.As(err, &refused) || !slices.Contains(ids(refused.Failures), tt.id)):
+			case tt.id != "" && (!errors.As(err, &refused) || !slices.ContainsFunc(refused.Failures, func(f attest.Failure) bool { return f.ID == tt.id })):
 				t.Errorf("%s: %v, want %s", name, err, tt.id)
 			}
 			if _, err := f.store.Node(t.Context(), node1); !errors.Is(err, ErrNotFound) {

@@ -1,6 +1,10 @@
 package verifier
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/assay-project/assay/verifier/machine"
+)
 
 // hubBuffer is how many transitions a slow watcher may lag behind before it is cut off; it then reads the list again.
 const hubBuffer = 256
@@ -9,14 +13,14 @@ const hubBuffer = 256
 type hub struct {
 	mu       sync.Mutex
 	closed   bool
-	watchers map[chan Transition]struct{}
+	watchers map[chan machine.Transition]struct{}
 }
 
-func newHub() *hub { return &hub{watchers: make(map[chan Transition]struct{})} }
+func newHub() *hub { return &hub{watchers: make(map[chan machine.Transition]struct{})} }
 
 // watch returns a channel of transitions; it is closed when the watcher is too slow. stop must be called.
-func (h *hub) watch() (events <-chan Transition, stop func()) {
-	ch := make(chan Transition, hubBuffer)
+func (h *hub) watch() (events <-chan machine.Transition, stop func()) {
+	ch := make(chan machine.Transition, hubBuffer)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -27,7 +31,7 @@ func (h *hub) watch() (events <-chan Transition, stop func()) {
 	return ch, func() { h.drop(ch) }
 }
 
-func (h *hub) drop(ch chan Transition) {
+func (h *hub) drop(ch chan machine.Transition) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if _, ok := h.watchers[ch]; ok {
@@ -36,7 +40,7 @@ func (h *hub) drop(ch chan Transition) {
 	}
 }
 
-func (h *hub) send(t Transition) {
+func (h *hub) send(t machine.Transition) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for ch := range h.watchers {

@@ -7,10 +7,11 @@ import (
 	"time"
 
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 // endBoots implements what Store.Commit promises of boots.
-func (n *memoryNode) endBoots(now State) {
+func (n *memoryNode) endBoots(now machine.State) {
 	if now.Boot == "" || now.Boot == n.boot {
 		n.boot = now.Boot
 		return
@@ -46,7 +47,7 @@ func (m *MemoryStore) ExpireEvidence(_ context.Context, endedBy time.Time, _ int
 			delete(n.ended, boot)
 			delete(n.lists, boot)
 			delete(n.logs, boot)
-			maps.DeleteFunc(n.quotes, func(_ attest.Digest, q StoredQuote) bool { return q.Boot == boot })
+			maps.DeleteFunc(n.quotes, func(_ attest.Digest, q machine.StoredQuote) bool { return q.Boot == boot })
 			m.nodes[id] = n
 			return Expired{Boots: 1}, nil
 		}

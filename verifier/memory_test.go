@@ -16,6 +16,7 @@ import (
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/reaction"
 	"github.com/assay-project/assay/reaction/reactiontest"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 // MemoryStore is a store in maps, which passes storetest. Tests let its writes fail before and after they happened.
@@ -42,10 +43,10 @@ type memoryNode struct {
 	row         []byte // as JSON: a row is no reference into the writer's memory
 	policies    []attest.PolicyRef
 	version     uint64
-	transitions []Transition
-	lists       map[string]Chunk
+	transitions []machine.Transition
+	lists       map[string]machine.Chunk
 	logs        map[string][]byte
-	quotes      map[attest.Digest]StoredQuote
+	quotes      map[attest.Digest]machine.StoredQuote
 	last        attest.Digest
 	boot        string
 	ended       map[string]time.Time
@@ -134,7 +135,7 @@ func (m *MemoryStore) commit(c Commit) (uint64, error) {
 	}
 	n := old.copy()
 	if !known {
-		n = memoryNode{lists: map[string]Chunk{}, logs: map[string][]byte{}, quotes: map[attest.Digest]StoredQuote{}}
+		n = memoryNode{lists: map[string]machine.Chunk{}, logs: map[string][]byte{}, quotes: map[attest.Digest]machine.StoredQuote{}}
 	}
 	for _, ref := range c.Node.Policies {
 		if !slices.ContainsFunc(m.policies, func(p StoredPolicy) bool { return p.Ref == ref }) {
@@ -159,7 +160,7 @@ func (n *memoryNode) addEvidence(c Commit) error {
 	for _, chunk := range c.Chunks {
 		list := n.lists[chunk.Boot]
 		if chunk.First == 0 {
-			list = Chunk{Boot: chunk.Boot}
+			list = machine.Chunk{Boot: chunk.Boot}
 		}
 		if chunk.First != list.Count || chunk.Count == 0 {
 			return fmt.Errorf("chunk at %d, the list ends at %d", chunk.First, list.Count)
@@ -175,13 +176,13 @@ func (n *memoryNode) addEvidence(c Commit) error {
 		n.quotes[q.Digest], n.last = q, q.Digest
 	}
 	if t := c.Transition; t != nil {
-		if slices.ContainsFunc(n.transitions, func(old Transition) bool { return old.Seq == t.Seq }) {
+		if slices.ContainsFunc(n.transitions, func(old machine.Transition) bool { return old.Seq == t.Seq }) {
 			return fmt.Errorf("transition %d: %w", t.Seq, ErrExists)
 		}
 		n.transitions = append(n.transitions, *t)
 	}
-	maps.DeleteFunc(n.quotes, func(d attest.Digest, _ StoredQuote) bool {
-		return d != n.last && !slices.ContainsFunc(n.transitions, func(t Transition) bool { return t.Quote == d })
+	maps.DeleteFunc(n.quotes, func(d attest.Digest, _ machine.StoredQuote) bool {
+		return d != n.last && !slices.ContainsFunc(n.transitions, func(t machine.Transition) bool { return t.Quote == d })
 	})
 	return nil
 }
@@ -200,13 +201,13 @@ func (m *MemoryStore) RemoveNode(_ context.Context, id attest.AgentID, expect ui
 	return reaction.Settle(m.reactions(), id, nil, time.Now())
 }
 
-func (m *MemoryStore) List(_ context.Context, id attest.AgentID, boot string) (Chunk, error) {
+func (m *MemoryStore) List(_ context.Context, id attest.AgentID, boot string) (machine.Chunk, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if list, ok := m.nodes[id].lists[boot]; ok {
 		return list, nil
 	}
-	return Chunk{}, ErrNotFound
+	return machine.Chunk{}, ErrNotFound
 }
 
 func (m *MemoryStore) BootLog(_ context.Context, id attest.AgentID, boot string) ([]byte, error) {
@@ -218,7 +219,7 @@ func (m *MemoryStore) BootLog(_ context.Context, id attest.AgentID, boot string)
 	return nil, ErrNotFound
 }
 
-func (m *MemoryStore) Quote(_ context.Context, id attest.AgentID, digest attest.Digest) (StoredQuote, error) {
+func (m *MemoryStore) Quote(_ context.Context, id attest.AgentID, digest attest.Digest) (machine.StoredQuote, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	n := m.nodes[id]
@@ -228,16 +229,16 @@ func (m *MemoryStore) Quote(_ context.Context, id attest.AgentID, digest attest.
 	if q, ok := n.quotes[digest]; ok {
 		return q, nil
 	}
-	if !digest.IsZero() && slices.ContainsFunc(n.transitions, func(t Transition) bool { return t.Quote == digest }) {
-		return StoredQuote{}, ErrExpired
+	if !digest.IsZero() && slices.ContainsFunc(n.transitions, func(t machine.Transition) bool { return t.Quote == digest }) {
+		return machine.StoredQuote{}, ErrExpired
 	}
-	return StoredQuote{}, ErrNotFound
+	return machine.StoredQuote{}, ErrNotFound
 }
 
-func (m *MemoryStore) Transitions(_ context.Context, id attest.AgentID, after uint64, limit int) ([]Transition, error) {
+func (m *MemoryStore) Transitions(_ context.Context, id attest.AgentID, after uint64, limit int) ([]machine.Transition, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var page []Transition
+	var page []machine.Transition
 	for _, t := range m.nodes[id].transitions {
 		if t.Seq > after && len(page) < limit {
 			page = append(page, t)

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 // metrics of the verifier. No string from evidence is ever a label.
@@ -52,4 +54,4 @@ func (m *metrics) round(took time.Duration, err error) {
 	m.duration.Observe(took.Seconds())
 }
 
-func (m *metrics) transition(t Transition) { m.transitions.WithLabelValues(string(t.To)).Inc() }
+func (m *metrics) transition(t machine.Transition) { m.transitions.WithLabelValues(string(t.To)).Inc() }

@@ -35,9 +35,9 @@ func wanted(n Node, now time.Time, interval time.Duration) *reaction.Want {
 	}
 	want := &reaction.Want{Owner: a.Owner, Budget: a.Budget, DryRun: a.DryRun, Seq: n.State.Seq}
 	switch {
-	case n.State.failedByQuote():
+	case n.State.FailedByQuote():
 		want.Cause, want.Kinds = api.CauseFailure, a.Reactions
-	case a.WhenSilent != nil && n.State.silentFor(now, interval) > time.Duration(a.WhenSilent.After*float64(time.Second)):
+	case a.WhenSilent != nil && n.State.SilentFor(now, interval) > time.Duration(a.WhenSilent.After*float64(time.Second)):
 		want.Cause, want.Kinds = api.CauseSilence, a.WhenSilent.Reactions
 	}
 	if len(want.Kinds) == 0 {

@@ -9,6 +9,7 @@ import (
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/verifier/boxtest"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 // failedAndRebooted is a fleet whose node-1 failed and then booted anew, and passes but for what still holds it.
@@ -39,7 +40,7 @@ func TestReadmissionWaitsForApproval(t *testing.T) {
 		if n = f.want(node1, attest.Failed); n.State.Readmission == nil || !n.State.Readmission.At.Equal(at) {
 			t.Errorf("after more rounds: %+v", n.State.Readmission)
 		}
-		if err := f.v.Do(t.Context(), node1, Approve); err != nil {
+		if err := f.v.Do(t.Context(), node1, machine.Approve); err != nil {
 			t.Fatal(err)
 		}
 		sleep(round)
@@ -47,7 +48,7 @@ func TestReadmissionWaitsForApproval(t *testing.T) {
 			t.Errorf("after the approval: %+v", n.State)
 		}
 		rows, err := f.store.Transitions(t.Context(), node1, 0, 100)
-		if err != nil || rows[len(rows)-1].Cause != string(Approve) {
+		if err != nil || rows[len(rows)-1].Cause != string(machine.Approve) {
 			t.Errorf("transitions %+v, %v", rows, err)
 		}
 		f.end()
@@ -87,7 +88,7 @@ func TestNothingElseReadmits(t *testing.T) {
 				if n := f.want(node1, attest.Failed); n.State.Readmission == nil {
 					t.Error("no readmission waits any longer")
 				}
-				if err := f.v.Do(t.Context(), node1, Approve); err != nil {
+				if err := f.v.Do(t.Context(), node1, machine.Approve); err != nil {
 					t.Fatal(err)
 				}
 				sleep(2 * round)
@@ -103,7 +104,7 @@ func TestApprovalIsForOneBoot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, b := failedAndRebooted(t, approval)
 		f.on(func() { f.silent[string(node1)] = errors.New("no route") })
-		if err := f.v.Do(t.Context(), node1, Approve); err != nil {
+		if err := f.v.Do(t.Context(), node1, machine.Approve); err != nil {
 			t.Fatal(err)
 		}
 		f.on(func() {
@@ -114,13 +115,13 @@ func TestApprovalIsForOneBoot(t *testing.T) {
 		if n := f.want(node1, attest.Failed); n.State.Failures[0].Path != "/usr/bin/worse" || n.State.Readmission != nil {
 			t.Errorf("state %+v", n.State)
 		}
-		if err := f.v.Do(t.Context(), node1, Approve); !errors.Is(err, ErrNothingToApprove) {
+		if err := f.v.Do(t.Context(), node1, machine.Approve); !errors.Is(err, machine.ErrNothingToApprove) {
 			t.Errorf("approval of a failing boot: %v", err)
 		}
 		f.on(b.Reset)
 		sleep(2 * round)
 		f.on(func() { f.silent[string(node1)] = errors.New("no route") })
-		if err := f.v.Do(t.Context(), node1, Approve); err != nil {
+		if err := f.v.Do(t.Context(), node1, machine.Approve); err != nil {
 			t.Fatal(err)
 		}
 		f.on(func() {
@@ -138,7 +139,7 @@ func TestApprovalIsForOneBoot(t *testing.T) {
 func TestReattestReadmits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, _ := failedAndRebooted(t, approval)
-		if err := f.v.Do(t.Context(), node1, Reattest); err != nil {
+		if err := f.v.Do(t.Context(), node1, machine.Reattest); err != nil {
 			t.Fatal(err)
 		}
 		sleep(round)
@@ -182,7 +183,7 @@ func TestPoliciesThatExplainTheNewBootDoNotReadmit(t *testing.T) {
 		},
 		"it failed after the approval": func(f *fleet, b *boxtest.Box) {
 			f.on(func() { f.silent[string(node1)] = errors.New("no route") })
-			if err := f.v.Do(f.t.Context(), node1, Approve); err != nil {
+			if err := f.v.Do(f.t.Context(), node1, machine.Approve); err != nil {
 				f.t.Fatal(err)
 			}
 			f.on(func() { b.Run("/usr/bin/b", ""); delete(f.silent, string(node1)) })
@@ -208,7 +209,7 @@ func TestPoliciesThatExplainTheNewBootDoNotReadmit(t *testing.T) {
 				if n.State.Readmission == nil || n.State.Readmission.Boot != n.State.Boot {
 					t.Errorf("nothing waits for a person: %+v", n.State)
 				}
-				if err := f.v.Do(t.Context(), node1, Approve); err != nil {
+				if err := f.v.Do(t.Context(), node1, machine.Approve); err != nil {
 					t.Fatal(err)
 				}
 				sleep(2 * round)

@@ -11,6 +11,7 @@ import (
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/endorsement"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 // How often a registrar is asked about a node that is in trouble: at once, then after pauses that double up to the longest one. An agent
@@ -33,7 +34,7 @@ var errSame = errors.New("nothing changed")
 // node. Even so, address, port and certificate only say whom to ask: whatever answers there counts once a quote by the enrolled AK covers
 // it. A new AK of the EK needs `reimage: Allow` or a person's word, which is what approved says. Another EK is another machine, for which a person
 // removes the node and enrols it again: a RefusedError.
-func (n Node) follow(r Registered, approved bool, now time.Time) (Node, Event, error) {
+func (n Node) follow(r Registered, approved bool, now time.Time) (Node, machine.Event, error) {
 	if !bytes.Equal(n.Enrolment.EK, r.EK) {
 		return n, nil, refusal(attest.EkNotEndorsed, "The agent registered with another endorsement key than the enrolled one: that is another machine. Remove the node and enrol it again.")
 	}
@@ -50,7 +51,7 @@ func (n Node) follow(r Registered, approved bool, now time.Time) (Node, Event, e
 			return n, nil, errSame
 		}
 		n.Enrolment = e
-		return n, Moved{Now: now}, nil
+		return n, machine.Moved{Now: now}, nil
 	}
 	if !approved {
 		return n, nil, refusal(attest.AkUnknown, "The agent registered a new attestation key of the same TPM: a reimaged machine or a cleared TPM. A person has to approve it.")
@@ -70,7 +71,7 @@ func (n Node) follow(r Registered, approved bool, now time.Time) (Node, Event, e
 	e.Former = slices.Clip(e.Former[:min(len(e.Former), maxFormer)])
 	e.AK = r.AK
 	n.Enrolment = e
-	return n, Reimaged{Now: now, Old: old.Name(), New: key.Name()}, nil
+	return n, machine.Reimaged{Now: now, Old: old.Name(), New: key.Name()}, nil
 }
 
 func refusal(id attest.FailureID, detail string) error {
@@ -118,8 +119,8 @@ func (v *Verifier) take(ctx context.Context, r Registered, approved bool) error 
 }
 
 // following is the change that a registration makes of the node as it stands when its goroutine comes to it.
-func (w *worker) following(r Registered, approved bool) func(Node) (Node, Event, error) {
-	return func(n Node) (Node, Event, error) {
+func (w *worker) following(r Registered, approved bool) func(Node) (Node, machine.Event, error) {
+	return func(n Node) (Node, machine.Event, error) {
 		next, event, err := n.follow(r, approved || w.v.reimage(n) == api.ReimageAllow, w.v.cfg.Now())
 		if err == nil {
 			w.waiting.Store(nil)

@@ -14,6 +14,7 @@ import (
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/internal/mtls"
 	"github.com/assay-project/assay/verifier/boxtest"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 // book is a registrar's records.
@@ -262,9 +263,9 @@ func TestReimage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f, records, b := registering(t, func(c *Config) { c.Reimage = tt.server })
-				err := f.v.send(t.Context(), node1, func(n Node) (Node, Event, error) {
+				err := f.v.send(t.Context(), node1, func(n Node) (Node, machine.Event, error) {
 					n.Enrolment.Reimage = tt.node
-					return n, Asked{Now: time.Now()}, nil
+					return n, machine.Asked{Now: time.Now()}, nil
 				})
 				if err != nil || f.v.AllowsReimage(node1) == tt.waits || f.v.AllowsReimage("node-2") {
 					t.Fatalf("%v, allows %t", err, f.v.AllowsReimage(node1))
@@ -337,12 +338,12 @@ func TestRegistrationThatNobodyMayApprove(t *testing.T) {
 // An address or a port that a person fixed at enrolment holds.
 func TestFixedContact(t *testing.T) {
 	n := Node{Enrolment: Enrol{Registered: Registered{Address: "registered", Port: 1}, FixedAddress: "fixed"}.contact()}
-	next, event, err := n.follow(Registered{Address: "elsewhere", Port: 2}, false, testStart)
-	if _, moved := event.(Moved); err != nil || !moved || next.Enrolment.Address != "fixed" || next.Enrolment.Port != 2 {
+	next, event, err := n.follow(Registered{Address: "elsewhere", Port: 2}, false, time.Now())
+	if _, moved := event.(machine.Moved); err != nil || !moved || next.Enrolment.Address != "fixed" || next.Enrolment.Port != 2 {
 		t.Errorf("%v, %T, %+v", err, event, next.Enrolment)
 	}
 	n = Node{Enrolment: Enrol{FixedAddress: "fixed", FixedPort: 7}.contact()}
-	if _, _, err := n.follow(Registered{Address: "elsewhere", Port: 2}, false, testStart); !errors.Is(err, errSame) {
+	if _, _, err := n.follow(Registered{Address: "elsewhere", Port: 2}, false, time.Now()); !errors.Is(err, errSame) {
 		t.Errorf("both fixed: %v, want errSame", err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/verifier/boxtest"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 const day = 24 * time.Hour
@@ -211,7 +212,7 @@ func (f *fleet) happens(b *boxtest.Box, act string, policies []string) {
 	case "policy":
 		err = f.v.Update(f.t.Context(), node1, Update{Policies: &policies})
 	case "reattest":
-		err = f.v.Do(f.t.Context(), node1, Reattest)
+		err = f.v.Do(f.t.Context(), node1, machine.Reattest)
 	}
 	if err != nil {
 		f.t.Fatalf("%s: %v", act, err)

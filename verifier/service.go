@@ -10,6 +10,7 @@ import (
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/endorsement"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 // Registered is an activated agent as the registrar knows it.
@@ -87,11 +88,11 @@ func (v *Verifier) Enrol(ctx context.Context, e Enrol) (Node, error) {
 	enrolment.EndorsedBy, enrolment.FirstUse, enrolment.At = by.Root, len(failures) > 0, now
 	node := Node{
 		ID: e.ID, Policies: refs, Interval: e.Interval, Enrolment: enrolment,
-		State: State{Verdict: attest.Pending, Shown: attest.Pending, Since: now, Enrolled: now, Seq: 1},
+		State: machine.State{Verdict: attest.Pending, Shown: attest.Pending, Since: now, Enrolled: now, Seq: 1},
 	}
 	node.Enrolment.EndorsedRoot, node.Enrolment.Emulated = by.RootFingerprint, slices.Contains(e.EmulatedRoots, by.RootFingerprint)
 	node, _ = node.assign(e.Assignment)
-	first := Transition{Seq: 1, Node: e.ID, At: now, To: attest.Pending, Policies: refs, Cause: "enrol"}
+	first := machine.Transition{Seq: 1, Node: e.ID, At: now, To: attest.Pending, Policies: refs, Cause: "enrol"}
 	if node.Version, err = v.cfg.Store.Commit(ctx, Commit{Node: node, Transition: &first}); err != nil {
 		return Node{}, fmt.Errorf("enrol %s: %w", e.ID, err)
 	}
@@ -188,14 +189,14 @@ func (v *Verifier) KeylimeState(n Node) int {
 func (v *Verifier) Mute(n Node) *api.Mute { return n.State.Mute(v.cfg.Now(), v.Interval(n)) }
 
 // Do carries out a person's act on a node.
-func (v *Verifier) Do(ctx context.Context, id attest.AgentID, act Act) error {
-	return v.send(ctx, id, func(n Node) (Node, Event, error) {
-		if act == Approve {
-			if err := n.State.approvable(); err != nil {
+func (v *Verifier) Do(ctx context.Context, id attest.AgentID, act machine.Act) error {
+	return v.send(ctx, id, func(n Node) (Node, machine.Event, error) {
+		if act == machine.Approve {
+			if err := n.State.Approvable(); err != nil {
 				return n, nil, err
 			}
 		}
-		return n, Asked{Now: v.cfg.Now(), Act: act}, nil
+		return n, machine.Asked{Now: v.cfg.Now(), Act: act}, nil
 	})
 }
 
@@ -222,22 +223,22 @@ func (v *Verifier) Update(ctx context.Context, id attest.AgentID, u Update) erro
 			return err
 		}
 	}
-	return v.send(ctx, id, func(n Node) (Node, Event, error) {
+	return v.send(ctx, id, func(n Node) (Node, machine.Event, error) {
 		if err := n.owned(); err != nil && !u.ByOwner {
 			return n, nil, err
 		}
-		var event Event = Asked{Now: v.cfg.Now()}
+		var event machine.Event = machine.Asked{Now: v.cfg.Now()}
 		if u.Interval != nil {
 			n.Interval = *u.Interval
 		}
 		if u.Policies != nil {
 			n.Policies = refs
-			event = PoliciesChanged{Now: v.cfg.Now()}
+			event = machine.PoliciesChanged{Now: v.cfg.Now()}
 		}
 		if u.Assignment != nil {
 			var anew bool
 			if n, anew = n.assign(*u.Assignment); anew {
-				event = PoliciesChanged{Now: v.cfg.Now()}
+				event = machine.PoliciesChanged{Now: v.cfg.Now()}
 			}
 		}
 		return n, event, nil
@@ -250,8 +251,8 @@ func (v *Verifier) Cordon(ctx context.Context, id attest.AgentID, c api.Cordon) 
 	if err != nil || n.State.Cordoned == c.Cordoned {
 		return err
 	}
-	return v.send(ctx, id, func(n Node) (Node, Event, error) {
-		return n, Cordoned{Now: v.cfg.Now(), Since: c.Since, On: c.Cordoned}, nil
+	return v.send(ctx, id, func(n Node) (Node, machine.Event, error) {
+		return n, machine.Cordoned{Now: v.cfg.Now(), Since: c.Since, On: c.Cordoned}, nil
 	})
 }
 
@@ -259,7 +260,7 @@ func (v *Verifier) Cordon(ctx context.Context, id attest.AgentID, c api.Cordon) 
 func (v *Verifier) Remove(ctx context.Context, id attest.AgentID) error { return v.send(ctx, id, nil) }
 
 // send hands a command to the node's goroutine and waits for its answer.
-func (v *Verifier) send(ctx context.Context, id attest.AgentID, change func(Node) (Node, Event, error)) error {
+func (v *Verifier) send(ctx context.Context, id attest.AgentID, change func(Node) (Node, machine.Event, error)) error {
 	w, err := v.worker(id)
 	if err != nil {
 		return err
@@ -281,4 +282,4 @@ func (v *Verifier) send(ctx context.Context, id attest.AgentID, change func(Node
 }
 
 // Watch returns the transitions from now on; the channel is closed when the watcher is too slow. stop must be called.
-func (v *Verifier) Watch() (events <-chan Transition, stop func()) { return v.hub.watch() }
+func (v *Verifier) Watch() (events <-chan machine.Transition, stop func()) { return v.hub.watch() }

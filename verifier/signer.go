@@ -5,11 +5,12 @@ import (
 
 	"github.com/assay-project/assay/endorsement"
 	"github.com/assay-project/assay/evidence/quote"
+	"github.com/assay-project/assay/verifier/machine"
 	"github.com/assay-project/assay/wire"
 )
 
 // Signer finds the AK that a stored quote verifies under, among the enrolled one and those before it; ErrExpired when it is no longer known.
-func (e Enrolment) Signer(q StoredQuote) ([]byte, error) {
+func (e Enrolment) Signer(q machine.StoredQuote) ([]byte, error) {
 	raw, err := wire.UnpackQuote(q.Packed)
 	if err != nil {
 		return nil, err

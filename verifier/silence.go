@@ -21,7 +21,7 @@ const (
 func (v *Verifier) silence() (silent, fleet int) {
 	v.each(func(n Node) {
 		fleet++
-		if n.State.silentFor(v.cfg.Now(), v.Interval(n)) > 0 {
+		if n.State.SilentFor(v.cfg.Now(), v.Interval(n)) > 0 {
 			silent++
 		}
 	})

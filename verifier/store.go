@@ -8,6 +8,7 @@ import (
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/reaction"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 // Sentinel errors of a store; the HTTP table maps them to statuses.
@@ -34,7 +35,7 @@ type Node struct {
 	Interval time.Duration `json:"interval"`
 	// Assignment is what the owner of the policies decided beside them.
 	Assignment api.Assignment `json:"assignment"`
-	State      State          `json:"state"`
+	State      machine.State  `json:"state"`
 	// Version counts the writes of this row, from 1; the store sets it.
 	Version uint64 `json:"-"`
 }
@@ -71,12 +72,12 @@ type Commit struct {
 	Node   Node
 	Expect uint64
 	// Transition is appended when the verdict changed.
-	Transition *Transition
+	Transition *machine.Transition
 	// Chunks are the entries accepted since the last commit; a chunk starts where the stored list of its boot ends.
 	// A chunk that starts at 0 replaces the boot's stored list (a person's reattest judges from the start).
-	Chunks []Chunk
+	Chunks []machine.Chunk
 	// Quotes replace the node's last accepted quote with the last of them; one that a transition names is kept for good.
-	Quotes []StoredQuote
+	Quotes []machine.StoredQuote
 	// BootLog is the event log of Node.State.Boot when it is new.
 	BootLog []byte
 	// Reaction is what the node's new state asks for, nil for nothing: the store settles it (reaction.Settle) in the same transaction.
@@ -99,14 +100,14 @@ type Store interface {
 // EvidenceStore reads what Commit wrote.
 type EvidenceStore interface {
 	// List returns the stored list of a boot, whole and in order; ErrNotFound when there is none.
-	List(ctx context.Context, id attest.AgentID, boot string) (Chunk, error)
+	List(ctx context.Context, id attest.AgentID, boot string) (machine.Chunk, error)
 	// BootLog returns the stored event log of a boot, or ErrNotFound.
 	BootLog(ctx context.Context, id attest.AgentID, boot string) ([]byte, error)
 	// Quote returns a stored quote; the zero digest asks for the last accepted one. ErrNotFound; ErrExpired for one that a transition
 	// names and that is kept no longer.
-	Quote(ctx context.Context, id attest.AgentID, digest attest.Digest) (StoredQuote, error)
+	Quote(ctx context.Context, id attest.AgentID, digest attest.Digest) (machine.StoredQuote, error)
 	// Transitions returns at most limit transitions of a node with a Seq above after, oldest first.
-	Transitions(ctx context.Context, id attest.AgentID, after uint64, limit int) ([]Transition, error)
+	Transitions(ctx context.Context, id attest.AgentID, after uint64, limit int) ([]machine.Transition, error)
 }
 
 // Expired counts what one call of RetentionStore deleted: parts of lists, and boots of which nothing is left.

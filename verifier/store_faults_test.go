@@ -10,6 +10,7 @@ import (
 
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/verifier/boxtest"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 // A transition that the store refuses did not happen: nobody is told, and the next round tries again.
@@ -103,7 +104,7 @@ func TestLoserOfAConflictReadsAgain(t *testing.T) {
 		if have := f.node(node1).State.IMA.Position; other.State.IMA.Position >= have {
 			t.Fatalf("%d of %d entries are stored", other.State.IMA.Position, have)
 		}
-		row := Transition{Seq: other.State.Seq + 1, Node: node1, At: time.Now(), From: attest.Trusted, To: attest.Paused, Cause: "pause"}
+		row := machine.Transition{Seq: other.State.Seq + 1, Node: node1, At: time.Now(), From: attest.Trusted, To: attest.Paused, Cause: "pause"}
 		other.State.Seq, other.State.Paused, other.State.Shown = row.Seq, true, attest.Paused
 		if _, err := f.store.Commit(t.Context(), Commit{Node: other, Expect: other.Version, Transition: &row}); err != nil {
 			t.Fatal(err)
@@ -117,7 +118,7 @@ func TestLoserOfAConflictReadsAgain(t *testing.T) {
 			t.Errorf("told %v, want %v", got, want)
 		}
 		// What the dropped round saw is not lost: the next one sees it too.
-		if err := f.v.Do(t.Context(), node1, Resume); err != nil {
+		if err := f.v.Do(t.Context(), node1, machine.Resume); err != nil {
 			t.Fatal(err)
 		}
 		sleep(round)
@@ -142,7 +143,7 @@ func TestActThatIsNotStored(t *testing.T) {
 		if err := f.v.Update(t.Context(), node1, update); !errors.Is(err, errDown) {
 			t.Errorf("update: %v, want that the database is away", err)
 		}
-		if err := f.v.Do(t.Context(), node1, Pause); !errors.Is(err, errDown) {
+		if err := f.v.Do(t.Context(), node1, machine.Pause); !errors.Is(err, errDown) {
 			t.Errorf("pause: %v", err)
 		}
 		f.store.fail(nil, nil)
@@ -189,11 +190,11 @@ func TestActThatLosesAConflict(t *testing.T) {
 		if _, err := f.store.Commit(t.Context(), Commit{Node: other, Expect: other.Version}); err != nil {
 			t.Fatal(err)
 		}
-		if err := f.v.Do(t.Context(), node1, Pause); !errors.Is(err, ErrConflict) {
+		if err := f.v.Do(t.Context(), node1, machine.Pause); !errors.Is(err, ErrConflict) {
 			t.Errorf("pause: %v, want ErrConflict", err)
 		}
 		f.want(node1, attest.Trusted)
-		if err := f.v.Do(t.Context(), node1, Pause); err != nil {
+		if err := f.v.Do(t.Context(), node1, machine.Pause); err != nil {
 			t.Errorf("pause again: %v", err)
 		}
 		f.want(node1, attest.Paused)
@@ -281,7 +282,7 @@ func TestWatcherThatLagsIsCutOff(t *testing.T) {
 	slow, _ := h.watch()
 	quick, stop := h.watch()
 	for i := range hubBuffer + 1 {
-		h.send(Transition{Seq: uint64(i)})
+		h.send(machine.Transition{Seq: uint64(i)})
 		<-quick
 	}
 	got := 0

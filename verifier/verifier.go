@@ -18,6 +18,7 @@ import (
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/endorsement"
 	"github.com/assay-project/assay/policy"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 // Limits and defaults.
@@ -34,12 +35,12 @@ const (
 // Collector fetches evidence from an agent. An error that wraps ErrMalformed says that the agent answered and the answer is no
 // evidence; every other error says that there was no answer.
 type Collector interface {
-	Collect(ctx context.Context, to Enrolment, r Request) (Collected, error)
+	Collect(ctx context.Context, to Enrolment, r machine.Request) (Collected, error)
 }
 
 // Collected is an agent's answer as it came.
 type Collected struct {
-	Answer
+	machine.Answer
 	// Release gives back what the answer holds, such as a place for a big one; nil when it holds nothing. It is called when the answer is
 	// judged, or when nobody will judge it.
 	Release func()
@@ -215,7 +216,7 @@ func (v *Verifier) forget(w *worker) {
 }
 
 // announce tells a stored transition to log, metrics and those who watch.
-func (v *Verifier) announce(t Transition) {
+func (v *Verifier) announce(t machine.Transition) {
 	v.cfg.Log.Info("verdict", "node", t.Node, "from", t.From, "to", t.To, "cause", t.Cause, "failures", len(t.Failures))
 	v.metrics.transition(t)
 	v.hub.send(t)
@@ -231,8 +232,8 @@ func (v *Verifier) worker(id attest.AgentID) (*worker, error) {
 }
 
 // subject resolves what the machine needs: the AK, checked again, and the compiled documents. With an error, Interval alone is set.
-func (v *Verifier) subject(ctx context.Context, n Node) (Subject, error) {
-	blind := Subject{Interval: v.Interval(n)}
+func (v *Verifier) subject(ctx context.Context, n Node) (machine.Subject, error) {
+	blind := machine.Subject{Interval: v.Interval(n)}
 	ak, failures, err := endorsement.ParseAK(n.Enrolment.AK)
 	if err != nil {
 		return blind, fmt.Errorf("attestation key: %w", err)
@@ -240,7 +241,7 @@ func (v *Verifier) subject(ctx context.Context, n Node) (Subject, error) {
 	if len(failures) > 0 {
 		return blind, fmt.Errorf("attestation key: %s: %s", failures[0].ID, failures[0].Detail)
 	}
-	who := Subject{AK: ak, Interval: v.Interval(n), Terms: v.terms(n)}
+	who := machine.Subject{AK: ak, Interval: v.Interval(n), Terms: v.terms(n)}
 	if ek, err := endorsement.ParseEK(n.Enrolment.EK); err == nil {
 		who.Child = ek.QualifiedChild(ak)
 	}

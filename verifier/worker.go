@@ -11,13 +11,14 @@ import (
 
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/internal/mtls"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 // worker runs one node's machine. Its fields belong to its goroutine, but for shown, which readers load.
 type worker struct {
 	v     *Verifier
 	node  Node
-	who   Subject
+	who   machine.Subject
 	blind error // why who could not be made; nothing is judged meanwhile
 	inbox chan command
 	shown atomic.Pointer[Node]
@@ -33,16 +34,16 @@ type worker struct {
 	// foreignSince is when another party began to answer in the agent's place; zero while none does.
 	foreignSince time.Time
 
-	asked   *Request      // the round under way
-	answers chan answered // its answer; nil between rounds
-	dropped chan struct{} // closed when nobody waits for the answer any more
+	asked   *machine.Request // the round under way
+	answers chan answered    // its answer; nil between rounds
+	dropped chan struct{}    // closed when nobody waits for the answer any more
 	cancel  context.CancelFunc
 	timer   *time.Timer
 }
 
 // command is a person's act on the node; the worker answers on done exactly once.
 type command struct {
-	change func(Node) (Node, Event, error) // nil change removes the node
+	change func(Node) (Node, machine.Event, error) // nil change removes the node
 	done   chan error
 }
 
@@ -50,7 +51,7 @@ type command struct {
 var errRemoved = errors.New("the node was removed")
 
 type answered struct {
-	request Request
+	request machine.Request
 	answer  Collected
 	err     error
 	found   *Registered // instead of an answer: the agent registered anew
@@ -130,7 +131,7 @@ func (w *worker) due(ctx context.Context) error {
 	if w.blind != nil {
 		who, err := w.v.subject(ctx, w.node)
 		if err != nil {
-			return errors.Join(w.step(ctx, Unanswered{Now: now, Reason: "this server cannot judge the node: " + err.Error()}), err)
+			return errors.Join(w.step(ctx, machine.Unanswered{Now: now, Reason: "this server cannot judge the node: " + err.Error()}), err)
 		}
 		w.who, w.blind = who, nil
 	}
@@ -139,7 +140,7 @@ func (w *worker) due(ctx context.Context) error {
 		w.schedule(w.who.Interval)
 		return err
 	}
-	return w.step(ctx, Due{Now: now, Nonce: nonce})
+	return w.step(ctx, machine.Due{Now: now, Nonce: nonce})
 }
 
 func (w *worker) arrived(ctx context.Context, a answered) error {
@@ -159,15 +160,15 @@ func (w *worker) arrived(ctx context.Context, a answered) error {
 	case a.err == nil:
 		var err error
 		if w.who.Terms.Distrusted, err = w.v.endorsers.distrusted(ctx, w.node, now); err != nil {
-			return errors.Join(w.step(ctx, Unanswered{Now: now, Reason: "this server cannot judge the node: " + err.Error()}), err)
+			return errors.Join(w.step(ctx, machine.Unanswered{Now: now, Reason: "this server cannot judge the node: " + err.Error()}), err)
 		}
-		return w.step(ctx, Answered{Now: now, Request: a.request, Answer: a.answer.Answer})
+		return w.step(ctx, machine.Answered{Now: now, Request: a.request, Answer: a.answer.Answer})
 	case errors.Is(a.err, ErrMalformed):
-		return w.step(ctx, Answered{Now: now, Request: a.request, Malformed: a.err.Error()})
+		return w.step(ctx, machine.Answered{Now: now, Request: a.request, Malformed: a.err.Error()})
 	case errors.Is(a.err, mtls.ErrPin) && w.foreign(now, a.looked):
-		return w.step(ctx, Answered{Now: now, Request: a.request, Foreign: a.err.Error()})
+		return w.step(ctx, machine.Answered{Now: now, Request: a.request, Foreign: a.err.Error()})
 	}
-	return w.step(ctx, Unanswered{Now: now, Reason: a.err.Error()})
+	return w.step(ctx, machine.Unanswered{Now: now, Reason: a.err.Error()})
 }
 
 // adopt takes over what the registrar has of the agent now, and begins another round.
@@ -181,9 +182,9 @@ func (w *worker) adopt(ctx context.Context, r Registered) error {
 
 // step runs the machine and carries out its actions. When the store refuses, the step did not happen: after a conflict the node is read
 // again, otherwise it stands where it stood, and the next round tries again.
-func (w *worker) step(ctx context.Context, e Event) error {
+func (w *worker) step(ctx context.Context, e machine.Event) error {
 	before, kept := w.node, w.kept
-	state, actions := Step(w.node.State, w.who, e)
+	state, actions := machine.Step(w.node.State, w.who, e)
 	if state.Boot != w.node.State.Boot {
 		// What was kept belongs to the boot before, with its event log, and is written as that.
 		if err := w.flush(ctx); err != nil {
@@ -194,13 +195,13 @@ func (w *worker) step(ctx context.Context, e Event) error {
 	w.node.State = state
 	for _, action := range actions {
 		switch a := action.(type) {
-		case Collect:
+		case machine.Collect:
 			w.collect(ctx, a.Request)
-		case Schedule:
+		case machine.Schedule:
 			w.schedule(a.After)
-		case Keep:
+		case machine.Keep:
 			w.keep(a)
-		case Record:
+		case machine.Record:
 			if err := w.record(ctx, a.Transition); err != nil {
 				w.kept = kept
 				return w.refused(ctx, before, err)
@@ -252,7 +253,7 @@ func (w *worker) schedule(after time.Duration) {
 }
 
 // collect starts a round; its answer comes on w.answers. Rounds wait for a free place.
-func (w *worker) collect(ctx context.Context, r Request) {
+func (w *worker) collect(ctx context.Context, r machine.Request) {
 	ctx, cancel := context.WithTimeout(ctx, nonceLifetime)
 	answers, dropped := make(chan answered, 1), make(chan struct{}) // of this round alone: an answer to a dropped round reaches nobody
 	w.asked, w.answers, w.dropped, w.cancel = &r, answers, dropped, cancel
@@ -333,7 +334,7 @@ func (w *worker) obey(ctx context.Context, c command) error {
 	if err != nil {
 		return err
 	}
-	if changed, ok := event.(PoliciesChanged); ok {
+	if changed, ok := event.(machine.PoliciesChanged); ok {
 		if changed.Stored, err = w.stored(ctx); err != nil {
 			return err
 		}
@@ -343,7 +344,7 @@ func (w *worker) obey(ctx context.Context, c command) error {
 }
 
 // change steps the machine with a changed node and makes the change durable.
-func (w *worker) change(ctx context.Context, node Node, who Subject, e Event) error {
+func (w *worker) change(ctx context.Context, node Node, who machine.Subject, e machine.Event) error {
 	old, oldWho, oldBlind := w.node, w.who, w.blind
 	w.node, w.who, w.blind = node, who, nil
 	err := w.step(ctx, e)
@@ -360,7 +361,7 @@ func (w *worker) change(ctx context.Context, node Node, who Subject, e Event) er
 }
 
 // stored reads the whole evidence of the boot; nil when there is none.
-func (w *worker) stored(ctx context.Context) (*Stored, error) {
+func (w *worker) stored(ctx context.Context) (*machine.Stored, error) {
 	if w.node.State.Boot == "" {
 		return nil, nil
 	}
@@ -371,7 +372,7 @@ func (w *worker) stored(ctx context.Context) (*Stored, error) {
 	if err != nil {
 		return nil, err
 	}
-	stored := &Stored{Quote: q}
+	stored := &machine.Stored{Quote: q}
 	list, err := w.v.cfg.Evidence.List(ctx, w.node.ID, w.node.State.Boot)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return nil, err
@@ -385,7 +386,7 @@ func (w *worker) stored(ctx context.Context) (*Stored, error) {
 	return stored, nil
 }
 
-func (w *worker) keep(k Keep) {
+func (w *worker) keep(k machine.Keep) {
 	kept := Commit{}
 	if w.kept != nil {
 		kept = *w.kept
@@ -393,7 +394,7 @@ func (w *worker) keep(k Keep) {
 	if k.Quote != nil {
 		q := *k.Quote
 		q.Node = w.node.ID
-		kept.Quotes = []StoredQuote{q}
+		kept.Quotes = []machine.StoredQuote{q}
 	}
 	if k.Chunk != nil {
 		if k.Chunk.First == 0 {
@@ -408,7 +409,7 @@ func (w *worker) keep(k Keep) {
 }
 
 // record writes a transition with all that was kept, then tells those who watch.
-func (w *worker) record(ctx context.Context, t Transition) error {
+func (w *worker) record(ctx context.Context, t machine.Transition) error {
 	t.Node = w.node.ID
 	if err := w.write(ctx, &t); err != nil {
 		return err
@@ -424,7 +425,7 @@ func (w *worker) flush(ctx context.Context) error {
 	return w.write(ctx, nil)
 }
 
-func (w *worker) write(ctx context.Context, t *Transition) error {
+func (w *worker) write(ctx context.Context, t *machine.Transition) error {
 	var c Commit
 	if w.kept != nil {
 		c = *w.kept

@@ -140,7 +140,7 @@ func (k *kubernetes) platform(s *server) {
 // nodes makes a Node for each machine, and waits until kwok says that all are Ready.
 func (k *kubernetes) nodes(f *fleet) {
 	k.t.Helper()
-	k.each(f, func(m *machine) error {
+	k.each(f, func(m *attester) error {
 		return k.kube.Create(k.t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: m.node, Labels: map[string]string{fleetLabel: "true"}}})
 	})
 	k.eventually("all nodes are Ready", func() bool {
@@ -152,7 +152,7 @@ func (k *kubernetes) nodes(f *fleet) {
 }
 
 // each does something for every machine, several at once.
-func (k *kubernetes) each(f *fleet, do func(*machine) error) {
+func (k *kubernetes) each(f *fleet, do func(*attester) error) {
 	k.t.Helper()
 	var group errgroup.Group
 	group.SetLimit(callers)
@@ -168,7 +168,7 @@ func (k *kubernetes) each(f *fleet, do func(*machine) error) {
 func (k *kubernetes) claims(f *fleet, s *server) {
 	k.t.Helper()
 	seconds := int64(3600)
-	k.each(f, func(m *machine) error {
+	k.each(f, func(m *attester) error {
 		var node corev1.Node
 		if err := k.kube.Get(k.t.Context(), kube.ObjectKey{Name: m.node}, &node); err != nil {
 			return err

@@ -24,6 +24,7 @@ import (
 	"github.com/assay-project/assay/evidence/quote/quotetest"
 	"github.com/assay-project/assay/internal/mtls"
 	"github.com/assay-project/assay/verifier"
+	"github.com/assay-project/assay/verifier/machine"
 	"github.com/assay-project/assay/wire"
 )
 
@@ -36,14 +37,14 @@ const (
 
 // fleet are the simulated machines, by agent. It is what the verifier collects from, and the registrar that knows them.
 type fleet struct {
-	machines []*machine
-	byID     map[attest.AgentID]*machine
+	machines []*attester
+	byID     map[attest.AgentID]*attester
 	booted   time.Time
 	peer     *x509.Certificate // the TLS key that sessions are bound to
 }
 
-// machine has an AK, an EK that it is a child of, and a list with the PCR behind it.
-type machine struct {
+// attester has an AK, an EK that it is a child of, and a list with the PCR behind it.
+type attester struct {
 	id    attest.AgentID
 	node  string
 	ak    *quotetest.Signer
@@ -57,9 +58,9 @@ type machine struct {
 
 func newFleet(t testing.TB, size int) *fleet {
 	t.Helper()
-	f := &fleet{byID: make(map[attest.AgentID]*machine, size), booted: time.Now().Add(-time.Hour)}
+	f := &fleet{byID: make(map[attest.AgentID]*attester, size), booted: time.Now().Add(-time.Hour)}
 	for i := range size {
-		m := &machine{id: attest.AgentID(fmt.Sprintf("agent-%05d", i)), node: fmt.Sprintf("node-%05d", i), ak: quotetest.NewSigner(t, quotetest.ECDSAP256)}
+		m := &attester{id: attest.AgentID(fmt.Sprintf("agent-%05d", i)), node: fmt.Sprintf("node-%05d", i), ak: quotetest.NewSigner(t, quotetest.ECDSAP256)}
 		m.ek = ekPublic(quotetest.NewSigner(t, quotetest.ECDSAP256))
 		ek, err := endorsement.ParseEK(m.ek)
 		if err != nil {
@@ -88,9 +89,9 @@ func ekPublic(s *quotetest.Signer) []byte {
 func contentOf(path string) attest.Digest { return attest.SHA256.Sum([]byte(path)) }
 
 // run measures a file as the kernel does when it is executed.
-func (m *machine) run(path string) { m.measure(path, contentOf(path)) }
+func (m *attester) run(path string) { m.measure(path, contentOf(path)) }
 
-func (m *machine) measure(path string, digest attest.Digest) {
+func (m *attester) measure(path string, digest attest.Digest) {
 	var data []byte
 	for _, field := range []string{"sha256:\x00" + string(digest.Bytes()), path + "\x00"} {
 		data = append(binary.LittleEndian.AppendUint32(data, uint32(len(field))), field...)
@@ -111,7 +112,7 @@ func (f *fleet) clock() quote.Clock {
 }
 
 // Collect implements verifier.Collector.
-func (f *fleet) Collect(_ context.Context, to verifier.Enrolment, r verifier.Request) (verifier.Collected, error) {
+func (f *fleet) Collect(_ context.Context, to verifier.Enrolment, r machine.Request) (verifier.Collected, error) {
 	m := f.byID[attest.AgentID(to.Address)]
 	if m == nil {
 		return verifier.Collected{}, fmt.Errorf("nobody answers at %q", to.Address)
@@ -123,7 +124,7 @@ func (f *fleet) Collect(_ context.Context, to verifier.Enrolment, r verifier.Req
 		Clock: f.clock(), TransportKey: []byte(transportKey), Edit: func(a *quotetest.Attest) { a.Signer = m.child },
 	})
 	first := min(r.Offset, uint64(len(m.list)))
-	answer := verifier.Answer{Quote: wire.PackQuote(raw), HasList: true, First: first, List: []byte(strings.Join(m.list[first:], ""))}
+	answer := machine.Answer{Quote: wire.PackQuote(raw), HasList: true, First: first, List: []byte(strings.Join(m.list[first:], ""))}
 	if r.Full {
 		answer.TransportKey = transportKey
 	}
@@ -149,7 +150,7 @@ func (f *fleet) Agents(context.Context) ([]attest.AgentID, error) {
 }
 
 // claim opens a session, as an agent does after its start: the AK proves itself, and the token says on which node it runs.
-func (f *fleet) claim(to http.Handler, m *machine, token string) error {
+func (f *fleet) claim(to http.Handler, m *attester, token string) error {
 	var challenge api.SessionChallenge
 	if err := f.call(to, http.MethodPost, api.PathAgentSessions, api.SessionRequest{Agent: m.id}, &challenge); err != nil {
 		return err

@@ -24,6 +24,7 @@ import (
 	"github.com/assay-project/assay/policy"
 	"github.com/assay-project/assay/reaction"
 	"github.com/assay-project/assay/verifier"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 // Bounds of request bodies.
@@ -256,7 +257,7 @@ var statuses = []struct {
 	{verifier.ErrInUse, http.StatusConflict},
 	{verifier.ErrConflict, http.StatusConflict},
 	{verifier.ErrOwned, http.StatusConflict},
-	{verifier.ErrNothingToApprove, http.StatusConflict},
+	{machine.ErrNothingToApprove, http.StatusConflict},
 	{reaction.ErrRefused, http.StatusConflict},
 	{reaction.ErrNotFound, http.StatusNotFound},
 	{verifier.ErrInvalid, http.StatusBadRequest},

@@ -35,6 +35,7 @@ import (
 	"github.com/assay-project/assay/sqlstore"
 	"github.com/assay-project/assay/verifier"
 	"github.com/assay-project/assay/verifier/boxtest"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 const node1 = attest.AgentID("node-1")
@@ -122,9 +123,9 @@ func (s *site) Approve(_ context.Context, id attest.AgentID) error {
 }
 
 // Collect implements Collector.
-func (s *site) Collect(_ context.Context, to verifier.Enrolment, r verifier.Request) (verifier.Collected, error) {
+func (s *site) Collect(_ context.Context, to verifier.Enrolment, r machine.Request) (verifier.Collected, error) {
 	if b := s.boxes[to.Address]; b != nil {
-		return verifier.Collected{Answer: verifier.Answer(b.Answer(boxtest.Ask(r), nil))}, nil
+		return verifier.Collected{Answer: machine.Answer(b.Answer(boxtest.Ask(r), nil))}, nil
 	}
 	return verifier.Collected{}, errors.New("connection refused")
 }

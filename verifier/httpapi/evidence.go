@@ -12,6 +12,7 @@ import (
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/internal/httpjson"
 	"github.com/assay-project/assay/verifier"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 func (a *API) evidence(w http.ResponseWriter, r *http.Request, _ caller) error {
@@ -86,7 +87,7 @@ func (a *API) chain(ctx context.Context, n verifier.Node) [][]byte {
 }
 
 // policiesOf are the documents of the verdict that rests on a quote: the current one, or that of the last transition which names the quote.
-func (a *API) policiesOf(ctx context.Context, n verifier.Node, q verifier.StoredQuote, asked attest.Digest) ([]attest.PolicyRef, error) {
+func (a *API) policiesOf(ctx context.Context, n verifier.Node, q machine.StoredQuote, asked attest.Digest) ([]attest.PolicyRef, error) {
 	if asked.IsZero() {
 		return list(n.State.Policies), nil
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/assay-project/assay/internal/httpjson"
 	"github.com/assay-project/assay/internal/mtls"
 	"github.com/assay-project/assay/verifier"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 func (a *API) view(n verifier.Node) api.Node {
@@ -65,7 +66,7 @@ func (a *API) bound(ctx context.Context, n verifier.Node) (api.Node, error) {
 
 // unproven is the view of an agent without a TPM (C3): whatever it says, nothing of it is appraised.
 func (a *API) unproven(p presence) api.Node {
-	state := verifier.State{Verdict: attest.Unappraised, Shown: attest.Unappraised, Since: p.since}
+	state := machine.State{Verdict: attest.Unappraised, Shown: attest.Unappraised, Since: p.since}
 	return api.Node{
 		ID: p.id, Verdict: attest.Unappraised, Since: p.since, Reason: api.ReasonNoTpm, KubernetesNode: p.node,
 		Failures: []attest.Failure{}, Assigned: []attest.PolicyRef{}, Appraised: []attest.PolicyRef{},
@@ -275,9 +276,9 @@ func (a *API) act(w http.ResponseWriter, r *http.Request, c caller) error {
 	if err != nil {
 		return err
 	}
-	act := verifier.Act(r.PathValue("act"))
+	act := machine.Act(r.PathValue("act"))
 	switch act {
-	case verifier.Pause, verifier.Resume, verifier.Reattest, verifier.Approve:
+	case machine.Pause, machine.Resume, machine.Reattest, machine.Approve:
 	default:
 		return fmt.Errorf("%w: act %.40q; want pause, resume, reattest or approve", verifier.ErrNotFound, act)
 	}
@@ -288,7 +289,7 @@ func (a *API) act(w http.ResponseWriter, r *http.Request, c caller) error {
 	return a.showNode(w, r, c)
 }
 
-func transitionView(t verifier.Transition) api.Transition {
+func transitionView(t machine.Transition) api.Transition {
 	return api.Transition{
 		Node: t.Node, Seq: t.Seq, At: t.At, From: t.From, To: t.To, Boot: t.Boot, Cause: t.Cause, Detail: t.Detail,
 		Policies: list(t.Policies), Failures: list(t.Failures), Quote: t.Quote,

@@ -7,6 +7,7 @@ import (
 
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/verifier"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 func transitionContract() map[string]func(*testing.T, Stores) {
@@ -17,11 +18,11 @@ func transitionContract() map[string]func(*testing.T, Stores) {
 	}
 }
 
-func transition(n verifier.Node, seq uint64) *verifier.Transition {
+func transition(n verifier.Node, seq uint64) *machine.Transition {
 	entry := uint64(41)
 	f := attest.Fail(attest.FileDigestMismatch, "changed")
 	f.Path, f.Seen, f.Allowed, f.Policy, f.Entry = "/usr/bin/\x1b[2Jx", "sha256:00", []string{"sha256:11"}, "base", &entry
-	return &verifier.Transition{
+	return &machine.Transition{
 		Seq: seq, Node: n.ID, At: start.Add(time.Duration(seq)), From: attest.Trusted, To: attest.Failed, Boot: "boot-1",
 		Policies: []attest.PolicyRef{{Kind: "Runtime", Name: "base", Digest: digestOf("base")}},
 		Failures: []attest.Failure{f}, Cause: "round",
@@ -30,7 +31,7 @@ func transition(n verifier.Node, seq uint64) *verifier.Transition {
 
 func transitionsAreReadAsWritten(t *testing.T, s Stores) {
 	n := insert(t, s, node("node-1"))
-	bare := verifier.Transition{Seq: 2, Node: n.ID, At: start, To: attest.Pending, Cause: "enrol"}
+	bare := machine.Transition{Seq: 2, Node: n.ID, At: start, To: attest.Pending, Cause: "enrol"}
 	full := transition(n, 1)
 	n = commit(t, s, verifier.Commit{Node: n, Transition: full})
 	commit(t, s, verifier.Commit{Node: n, Transition: &bare})
@@ -38,7 +39,7 @@ func transitionsAreReadAsWritten(t *testing.T, s Stores) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	same(t, "transitions", []verifier.Transition{*full, bare}, got)
+	same(t, "transitions", []machine.Transition{*full, bare}, got)
 }
 
 func transitionsAreAppendOnly(t *testing.T, s Stores) {
@@ -56,7 +57,7 @@ func transitionsAreAppendOnly(t *testing.T, s Stores) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	same(t, "transitions", []verifier.Transition{*first}, got)
+	same(t, "transitions", []machine.Transition{*first}, got)
 }
 
 func transitionsArePaged(t *testing.T, s Stores) {
@@ -100,15 +101,15 @@ func listContract() map[string]func(*testing.T, Stores) {
 	}
 }
 
-func chunk(boot string, first uint64, lines ...string) verifier.Chunk {
-	c := verifier.Chunk{Boot: boot, First: first, Count: uint64(len(lines))}
+func chunk(boot string, first uint64, lines ...string) machine.Chunk {
+	c := machine.Chunk{Boot: boot, First: first, Count: uint64(len(lines))}
 	for _, line := range lines {
 		c.ASCII = append(c.ASCII, line+"\n"...)
 	}
 	return c
 }
 
-func wantList(t *testing.T, s Stores, id attest.AgentID, want verifier.Chunk) {
+func wantList(t *testing.T, s Stores, id attest.AgentID, want machine.Chunk) {
 	t.Helper()
 	got, err := s.Evidence.List(t.Context(), id, want.Boot)
 	if err != nil {
@@ -122,9 +123,9 @@ func listsGrow(t *testing.T, s Stores) {
 	if _, err := s.Evidence.List(t.Context(), n.ID, "boot-1"); !errors.Is(err, verifier.ErrNotFound) {
 		t.Errorf("list of a boot without one: %v, want ErrNotFound", err)
 	}
-	n = commit(t, s, verifier.Commit{Node: n, Chunks: []verifier.Chunk{chunk("boot-1", 0, "a", "b")}})
+	n = commit(t, s, verifier.Commit{Node: n, Chunks: []machine.Chunk{chunk("boot-1", 0, "a", "b")}})
 	wantList(t, s, n.ID, chunk("boot-1", 0, "a", "b"))
-	n = commit(t, s, verifier.Commit{Node: n, Chunks: []verifier.Chunk{chunk("boot-1", 2, "c"), chunk("boot-1", 3, "d", "e")}})
+	n = commit(t, s, verifier.Commit{Node: n, Chunks: []machine.Chunk{chunk("boot-1", 2, "c"), chunk("boot-1", 3, "d", "e")}})
 	wantList(t, s, n.ID, chunk("boot-1", 0, "a", "b", "c", "d", "e"))
 	commit(t, s, verifier.Commit{Node: n}) // a commit without evidence changes none
 	wantList(t, s, n.ID, chunk("boot-1", 0, "a", "b", "c", "d", "e"))
@@ -133,9 +134,9 @@ func listsGrow(t *testing.T, s Stores) {
 // A hole or an overlap would make stored evidence that cannot be replayed; it is refused with all that came with it.
 func listsHaveNoHoles(t *testing.T, s Stores) {
 	n := insert(t, s, node("node-1"))
-	refused(t, s, verifier.Commit{Node: n, Chunks: []verifier.Chunk{chunk("boot-1", 1, "b")}}, "a list that starts at 1")
-	n = commit(t, s, verifier.Commit{Node: n, Chunks: []verifier.Chunk{chunk("boot-1", 0, "a", "b")}})
-	for name, bad := range map[string][]verifier.Chunk{
+	refused(t, s, verifier.Commit{Node: n, Chunks: []machine.Chunk{chunk("boot-1", 1, "b")}}, "a list that starts at 1")
+	n = commit(t, s, verifier.Commit{Node: n, Chunks: []machine.Chunk{chunk("boot-1", 0, "a", "b")}})
+	for name, bad := range map[string][]machine.Chunk{
 		"a hole":                    {chunk("boot-1", 3, "d")},
 		"an overlap":                {chunk("boot-1", 1, "b", "c")},
 		"the same chunk again":      {chunk("boot-1", 2, "c"), chunk("boot-1", 2, "c")},
@@ -152,16 +153,16 @@ func listsHaveNoHoles(t *testing.T, s Stores) {
 
 func listsStartAgain(t *testing.T, s Stores) {
 	n := insert(t, s, node("node-1"))
-	n = commit(t, s, verifier.Commit{Node: n, Chunks: []verifier.Chunk{chunk("boot-1", 0, "a", "b"), chunk("boot-1", 2, "c")}})
-	n = commit(t, s, verifier.Commit{Node: n, Chunks: []verifier.Chunk{chunk("boot-1", 0, "x"), chunk("boot-1", 1, "y")}})
+	n = commit(t, s, verifier.Commit{Node: n, Chunks: []machine.Chunk{chunk("boot-1", 0, "a", "b"), chunk("boot-1", 2, "c")}})
+	n = commit(t, s, verifier.Commit{Node: n, Chunks: []machine.Chunk{chunk("boot-1", 0, "x"), chunk("boot-1", 1, "y")}})
 	wantList(t, s, n.ID, chunk("boot-1", 0, "x", "y"))
 }
 
 func listsAreApart(t *testing.T, s Stores) {
 	one, two := insert(t, s, node("node-1")), insert(t, s, node("node-2"))
-	one = commit(t, s, verifier.Commit{Node: one, Chunks: []verifier.Chunk{chunk("boot-1", 0, "a"), chunk("boot-2", 0, "b")}})
-	two = commit(t, s, verifier.Commit{Node: two, Chunks: []verifier.Chunk{chunk("boot-1", 0, "a")}})
-	one = commit(t, s, verifier.Commit{Node: one, Chunks: []verifier.Chunk{chunk("boot-1", 0, "c")}})
+	one = commit(t, s, verifier.Commit{Node: one, Chunks: []machine.Chunk{chunk("boot-1", 0, "a"), chunk("boot-2", 0, "b")}})
+	two = commit(t, s, verifier.Commit{Node: two, Chunks: []machine.Chunk{chunk("boot-1", 0, "a")}})
+	one = commit(t, s, verifier.Commit{Node: one, Chunks: []machine.Chunk{chunk("boot-1", 0, "c")}})
 	wantList(t, s, one.ID, chunk("boot-1", 0, "c"))
 	wantList(t, s, one.ID, chunk("boot-2", 0, "b"))
 	wantList(t, s, two.ID, chunk("boot-1", 0, "a"))
@@ -170,7 +171,7 @@ func listsAreApart(t *testing.T, s Stores) {
 func listsAreAtomic(t *testing.T, s Stores) {
 	n := insert(t, s, node("node-1"))
 	commit(t, s, verifier.Commit{Node: n})
-	lost := verifier.Commit{Node: n, Expect: n.Version, Chunks: []verifier.Chunk{chunk("boot-1", 0, "a")}, BootLog: []byte("log"), Quotes: []verifier.StoredQuote{storedQuote("1", "boot-1")}}
+	lost := verifier.Commit{Node: n, Expect: n.Version, Chunks: []machine.Chunk{chunk("boot-1", 0, "a")}, BootLog: []byte("log"), Quotes: []machine.StoredQuote{storedQuote("1", "boot-1")}}
 	if _, err := s.Nodes.Commit(t.Context(), lost); !errors.Is(err, verifier.ErrConflict) {
 		t.Fatalf("commit at an old version: %v, want ErrConflict", err)
 	}
@@ -193,8 +194,8 @@ func quoteContract() map[string]func(*testing.T, Stores) {
 	}
 }
 
-func storedQuote(name, boot string) verifier.StoredQuote {
-	return verifier.StoredQuote{
+func storedQuote(name, boot string) machine.StoredQuote {
+	return machine.StoredQuote{
 		Digest: digestOf("quote " + name), Node: "node-1", Boot: boot, At: start, Nonce: "nonce" + name, Packed: "r" + name + ":s:p",
 		Bank: attest.SHA256, Mask: 1<<23 | 1<<10, Position: 1 << 40,
 	}
@@ -206,7 +207,7 @@ func quotesAreReadAsWritten(t *testing.T, s Stores) {
 		t.Errorf("last quote of a node without one: %v, want ErrNotFound", err)
 	}
 	want := storedQuote("1", "boot-1")
-	commit(t, s, verifier.Commit{Node: n, Quotes: []verifier.StoredQuote{want}})
+	commit(t, s, verifier.Commit{Node: n, Quotes: []machine.StoredQuote{want}})
 	for _, name := range []attest.Digest{{}, want.Digest} {
 		got, err := s.Evidence.Quote(t.Context(), n.ID, name)
 		if err != nil {
@@ -227,8 +228,8 @@ func quotesOfTransitionsAreKept(t *testing.T, s Stores) {
 	behind, later := storedQuote("1", "boot-1"), storedQuote("2", "boot-1")
 	named := transition(n, 1)
 	named.Quote = behind.Digest
-	n = commit(t, s, verifier.Commit{Node: n, Quotes: []verifier.StoredQuote{behind}, Transition: named})
-	commit(t, s, verifier.Commit{Node: n, Quotes: []verifier.StoredQuote{later}})
+	n = commit(t, s, verifier.Commit{Node: n, Quotes: []machine.StoredQuote{behind}, Transition: named})
+	commit(t, s, verifier.Commit{Node: n, Quotes: []machine.StoredQuote{later}})
 	got, err := s.Evidence.Quote(t.Context(), n.ID, behind.Digest)
 	if err != nil {
 		t.Fatalf("the quote behind a transition: %v", err)
@@ -243,12 +244,12 @@ func quotesOfTransitionsAreKept(t *testing.T, s Stores) {
 func quotesAreReplaced(t *testing.T, s Stores) {
 	n := insert(t, s, node("node-1"))
 	first, second, third := storedQuote("1", "boot-1"), storedQuote("2", "boot-1"), storedQuote("3", "boot-2")
-	n = commit(t, s, verifier.Commit{Node: n, Quotes: []verifier.StoredQuote{first}})
+	n = commit(t, s, verifier.Commit{Node: n, Quotes: []machine.StoredQuote{first}})
 	n = commit(t, s, verifier.Commit{Node: n})
 	if _, err := s.Evidence.Quote(t.Context(), n.ID, first.Digest); err != nil {
 		t.Errorf("the last quote after a commit without one: %v", err)
 	}
-	commit(t, s, verifier.Commit{Node: n, Quotes: []verifier.StoredQuote{second, third}})
+	commit(t, s, verifier.Commit{Node: n, Quotes: []machine.StoredQuote{second, third}})
 	got, err := s.Evidence.Quote(t.Context(), n.ID, attest.Digest{})
 	if err != nil {
 		t.Fatal(err)
@@ -292,8 +293,8 @@ func removalTakesEvidence(t *testing.T, s Stores) {
 		named := transition(n, 1)
 		named.Quote = storedQuote("1", "boot-1").Digest
 		return commit(t, s, verifier.Commit{
-			Node: n, Transition: named, Quotes: []verifier.StoredQuote{storedQuote("1", "boot-1")},
-			Chunks: []verifier.Chunk{chunk("boot-1", 0, "a")}, BootLog: []byte("log"),
+			Node: n, Transition: named, Quotes: []machine.StoredQuote{storedQuote("1", "boot-1")},
+			Chunks: []machine.Chunk{chunk("boot-1", 0, "a")}, BootLog: []byte("log"),
 		})
 	}
 	gone, stays := full(insert(t, s, node("node-1"))), full(insert(t, s, node("node-2")))

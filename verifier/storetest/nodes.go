@@ -7,6 +7,7 @@ import (
 
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/verifier"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 func nodeContract() map[string]func(*testing.T, Stores) {
@@ -66,7 +67,7 @@ func nodesHaveOneWinner(t *testing.T, s Stores) {
 		wait.Go(func() {
 			n := first
 			n.State.Seq = 2
-			next := verifier.Transition{Seq: 2, Node: n.ID, At: start, To: attest.Trusted}
+			next := machine.Transition{Seq: 2, Node: n.ID, At: start, To: attest.Trusted}
 			_, errs[i] = s.Nodes.Commit(t.Context(), verifier.Commit{Node: n, Expect: first.Version, Transition: &next})
 		})
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/verifier"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 func retentionContract() map[string]func(*testing.T, Stores) {
@@ -30,8 +31,8 @@ func live(t *testing.T, s Stores, n verifier.Node, boot string, since time.Time)
 	named, q := transition(n, n.State.Seq), storedQuote(boot, boot)
 	named.Boot, named.Quote, q.Node = boot, q.Digest, n.ID
 	return commit(t, s, verifier.Commit{
-		Node: n, Transition: named, Quotes: []verifier.StoredQuote{q}, BootLog: []byte("log of " + boot),
-		Chunks: []verifier.Chunk{chunk(boot, 0, "a "+boot), chunk(boot, 1, "b "+boot), chunk(boot, 2, "c "+boot)},
+		Node: n, Transition: named, Quotes: []machine.StoredQuote{q}, BootLog: []byte("log of " + boot),
+		Chunks: []machine.Chunk{chunk(boot, 0, "a "+boot), chunk(boot, 1, "b "+boot), chunk(boot, 2, "c "+boot)},
 	})
 }
 

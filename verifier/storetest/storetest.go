@@ -11,6 +11,7 @@ import (
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/evidence/quote"
 	"github.com/assay-project/assay/verifier"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 // Stores is one empty database under test.
@@ -56,7 +57,7 @@ func node(id attest.AgentID) verifier.Node {
 			Port: 9002, Certificate: "-----BEGIN CERTIFICATE-----\n", At: start,
 		},
 		Interval: 1500 * time.Millisecond,
-		State: verifier.State{
+		State: machine.State{
 			Verdict: attest.Failed, Shown: attest.Failed, Since: start, Seq: 1, QuoteBacked: true,
 			Failures: []attest.Failure{attest.Fail(attest.FileNotInPolicy, "a \x1b[31m name <b>, \u2028 and \U0001F600")},
 			Boot:     "boot-1", BootSince: start, Clock: &quote.Clock{Clock: 1<<64 - 1, ResetCount: 1<<32 - 1, RestartCount: 2, Safe: true},

@@ -1,4 +1,4 @@
-package verifier
+package machine
 
 import "github.com/assay-project/assay/attest"
 
@@ -17,7 +17,7 @@ type Terms struct {
 // unendorsed lets no verdict but a Failed that a quote proves stand where the word that the node was enrolled by does not hold. It is of class
 // Unauthenticated, like an answer of which nobody knows whose it is, and ends with the next accepted quote after the word holds again.
 func (s State) unendorsed(who Subject) State {
-	if who.Terms.Distrusted == nil || len(who.Policies) == 0 || s.failedByQuote() {
+	if who.Terms.Distrusted == nil || len(who.Policies) == 0 || s.FailedByQuote() {
 		return s
 	}
 	s.Verdict, s.QuoteBacked, s.Failures, s.Policies = attest.Failed, false, []attest.Failure{*who.Terms.Distrusted}, nil

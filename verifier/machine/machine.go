@@ -1,4 +1,4 @@
-package verifier
+package machine
 
 import (
 	"fmt"
@@ -179,7 +179,7 @@ func (s State) answered(who Subject, e Answered) (State, []Action, string) {
 
 // refuse sets Failed of class Unauthenticated, which never displaces a quote-backed Failed.
 func (s State) refuse(j judgement, now time.Time) State {
-	if s.failedByQuote() {
+	if s.FailedByQuote() {
 		return s
 	}
 	if s.Verdict != attest.Failed {
@@ -208,7 +208,7 @@ func (s State) advance(j judgement, now time.Time) State {
 // decide moves the verdict by evidence behind which a quote stands. Out of a quote-backed Failed lead only a new boot and new policies
 // under which everything passes, and a person's reattest (C3).
 func (s State) decide(j judgement) State {
-	failed := s.failedByQuote()
+	failed := s.FailedByQuote()
 	var stay []attest.Failure
 	switch {
 	case !failed || s.Reattest || j.newBoot && !j.perhapsSameBoot:
@@ -251,7 +251,7 @@ func lasting(failures []attest.Failure) []attest.Failure {
 func (s State) policiesChanged(who Subject, e PoliciesChanged) (State, []Action) {
 	actions := []Action{Schedule{}}
 	if s.Boot == "" {
-		s.Rejudge = s.failedByQuote() // by an AK that was replaced: the first whole evidence of the new one decides
+		s.Rejudge = s.FailedByQuote() // by an AK that was replaced: the first whole evidence of the new one decides
 		return s, actions
 	}
 	s.Rejudge = true

@@ -1,4 +1,4 @@
-package verifier
+package machine
 
 import (
 	"time"
@@ -133,10 +133,10 @@ func (s State) Read(now time.Time, interval time.Duration) attest.Verdict {
 }
 
 // FailedByQuote reports whether a verified quote stands behind a Failed.
-func (s State) failedByQuote() bool { return s.Verdict == attest.Failed && s.QuoteBacked }
+func (s State) FailedByQuote() bool { return s.Verdict == attest.Failed && s.QuoteBacked }
 
-// silentFor returns since when there was no accepted evidence, of a node whose verdict is Stale or Failed of class Unauthenticated; else 0.
-func (s State) silentFor(now time.Time, interval time.Duration) time.Duration {
+// SilentFor returns since when there was no accepted evidence, of a node whose verdict is Stale or Failed of class Unauthenticated; else 0.
+func (s State) SilentFor(now time.Time, interval time.Duration) time.Duration {
 	verdict := s.Read(now, interval)
 	if verdict != attest.Stale && (verdict != attest.Failed || s.QuoteBacked) {
 		return 0

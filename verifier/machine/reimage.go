@@ -1,4 +1,4 @@
-package verifier
+package machine
 
 import (
 	"github.com/assay-project/assay/appraisal"
@@ -26,8 +26,8 @@ func (s State) reimaged() (State, []Action) {
 	s.Replaced, s.Clock, s.Comparable = true, nil, false
 	s.IMA, s.ListBytes, s.Progress, s.BootLog = ima.State{}, 0, appraisal.Progress{}, attest.Digest{}
 	s.Boot, s.TransportKey = "", ""
-	s.Again, s.Rejudge, s.Silence, s.Trouble = false, s.Rejudge && s.failedByQuote(), 0, nil
-	if !s.failedByQuote() {
+	s.Again, s.Rejudge, s.Silence, s.Trouble = false, s.Rejudge && s.FailedByQuote(), 0, nil
+	if !s.FailedByQuote() {
 		// Stale goes on being counted from the last accepted quote: a machine that takes new keys without end is silent.
 		s.Verdict, s.QuoteBacked, s.Failures, s.Policies = attest.Pending, false, nil, nil
 	}

@@ -1,4 +1,4 @@
-package verifier
+package machine
 
 import (
 	"fmt"
@@ -98,7 +98,7 @@ func checkStep(r *rapid.T, before State, w *world, event string) {
 	if read := w.verdict(); w.now.Sub(heard) > muteLimit && read != attest.Stale && read != attest.Failed && read != attest.Paused {
 		r.Fatalf("%s after %v of silence", read, w.now.Sub(heard))
 	}
-	if before.failedByQuote() && !now.failedByQuote() {
+	if before.FailedByQuote() && !now.FailedByQuote() {
 		accepted := now.Accepted > before.Accepted && now.LastAccepted.Equal(w.now)
 		newBoot := accepted && now.Boot != before.Boot
 		judged := accepted && (before.Reattest || before.Rejudge)

@@ -1,4 +1,4 @@
-package verifier
+package machine
 
 import (
 	"testing"
@@ -29,7 +29,7 @@ func TestReimageAfterAKeyOfTheOwner(t *testing.T) {
 			if w.verdict() != attest.Trusted {
 				t.Fatalf("at first %s: %v", w.verdict(), w.state.Failures)
 			}
-			if w.round(boxtest.Faults{"no-list": ""}); !w.state.failedByQuote() {
+			if w.round(boxtest.Faults{"no-list": ""}); !w.state.FailedByQuote() {
 				t.Fatalf("without a list %s: %v", w.verdict(), w.state.Failures)
 			}
 			tt.boot(w.box)

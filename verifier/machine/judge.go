@@ -1,4 +1,4 @@
-package verifier
+package machine
 
 import (
 	"bytes"
@@ -25,9 +25,9 @@ const (
 	containerPCR = 11
 )
 
-// maxListBytes bounds the list of one boot, of which all is stored: a longer one could not be asked for from its start any more. Whoever owns a
+// MaxListBytes bounds the list of one boot, of which all is stored, as much as an answer may hold: a longer one could not be asked for from its start any more. Whoever owns a
 // machine can extend PCR 10, and so prove entries of any kind, without end.
-const maxListBytes = 64 << 20
+const MaxListBytes = 64 << 20
 
 // judgement is what one answer proves.
 type judgement struct {
@@ -145,8 +145,8 @@ func place(s State, who Subject, e Answered, v quote.Verified) judgement {
 		}
 		base, j.boot, j.whole = startOf(s), bootID(who, clock), true
 	}
-	if j = appraise(base, who, e, v, j); j.listBytes > maxListBytes {
-		return refused(attest.Fail(attest.EvidenceMalformed, fmt.Sprintf("the list of this boot has %d bytes, more than %d", j.listBytes, int64(maxListBytes))))
+	if j = appraise(base, who, e, v, j); j.listBytes > MaxListBytes {
+		return refused(attest.Fail(attest.EvidenceMalformed, fmt.Sprintf("the list of this boot has %d bytes, more than %d", j.listBytes, int64(MaxListBytes))))
 	}
 	return j
 }

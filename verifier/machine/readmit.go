@@ -1,4 +1,4 @@
-package verifier
+package machine
 
 import (
 	"errors"
@@ -15,8 +15,8 @@ const Approve Act = "approve"
 // ErrNothingToApprove says that no readmission waits.
 var ErrNothingToApprove = errors.New("no readmission waits for approval")
 
-// approvable refuses an approval that nothing waits for.
-func (s State) approvable() error {
+// Approvable refuses an approval that nothing waits for.
+func (s State) Approvable() error {
 	if s.Readmission == nil {
 		return fmt.Errorf("%w: the verdict is %s", ErrNothingToApprove, s.Verdict)
 	}
@@ -43,15 +43,15 @@ func (s State) judged(t Terms, j judgement, now time.Time) State {
 	approved := waits && j.whole && s.Approved == j.boot
 	s = s.decide(j)
 	s.Readmission, s.Approved, s.Unapproved = nil, "", false
-	owed := t.Approval && before.failedByQuote() && !before.Reattest && (j.newBoot || waits || before.Unapproved)
-	if !owed || approved && !s.failedByQuote() {
+	owed := t.Approval && before.FailedByQuote() && !before.Reattest && (j.newBoot || waits || before.Unapproved)
+	if !owed || approved && !s.FailedByQuote() {
 		return s
 	}
 	s.Unapproved = true
 	switch {
-	case s.failedByQuote() && waits && len(j.failures) == 0:
+	case s.FailedByQuote() && waits && len(j.failures) == 0:
 		s.Readmission, s.Approved = before.Readmission, before.Approved // a round that said nothing new
-	case !s.failedByQuote():
+	case !s.FailedByQuote():
 		s.Verdict, s.QuoteBacked, s.Failures, s.Policies = before.Verdict, true, before.Failures, before.Policies
 		if s.Readmission = before.Readmission; !waits {
 			s.Readmission = &api.Readmission{Boot: j.boot, At: now}

@@ -1,4 +1,4 @@
-package verifier
+package machine
 
 import (
 	"slices"
@@ -88,11 +88,11 @@ func TestListOfABootIsBounded(t *testing.T) {
 			}
 			line, _ := boxtest.Entry("/usr/bin/a", boxtest.ContentOf("/usr/bin/a", ""))
 			position := w.state.IMA.Position
-			w.state.ListBytes = maxListBytes - uint64(len(line))
+			w.state.ListBytes = MaxListBytes - uint64(len(line))
 			full := *w
 			full.box = w.box.Snapshot()
 			full.box.Run("/usr/bin/a", "")
-			if full.round(nil); full.verdict() != attest.Trusted || full.state.ListBytes != maxListBytes {
+			if full.round(nil); full.verdict() != attest.Trusted || full.state.ListBytes != MaxListBytes {
 				t.Errorf("at the bound: %s, %d bytes, %v", full.verdict(), full.state.ListBytes, full.state.Failures)
 			}
 			w.box.Run("/usr/bin/a", "")

@@ -1,4 +1,4 @@
-package verifier
+package machine
 
 import (
 	"flag"
@@ -213,7 +213,7 @@ func (s *script) stepped(do func()) string {
 	if st.IMA.Held != nil {
 		fmt.Fprintf(&out, " pending %d", st.IMA.Held.Count)
 	}
-	if st.failedByQuote() {
+	if st.FailedByQuote() {
 		out.WriteString(" quote-backed")
 	}
 	if st.whole() {
