@@ -28,6 +28,7 @@ import (
 	"github.com/assay-project/assay/sqlstore"
 	"github.com/assay-project/assay/verifier"
 	"github.com/assay-project/assay/verifier/httpapi"
+	"github.com/assay-project/assay/verifier/pull"
 )
 
 // Options of Run.
@@ -130,7 +131,7 @@ func (s *server) assemble() error {
 	s.verifier, err = verifier.New(verifier.Config{
 		Registrar: asked, Roots: s.endorsers, Keys: s.store.Roots(), Reimage: api.Reimage(cfg.Reimage),
 		Retention: verifier.Retention{Store: s.store.Retention(), Evidence: time.Duration(cfg.Evidence.Retention), Sweep: s.sweep},
-		Store:     s.store.Nodes(), Evidence: s.store.Nodes(), Policies: s.store.Policies(), Collector: verifier.NewPull(s.credentials.client, nil),
+		Store:     s.store.Nodes(), Evidence: s.store.Nodes(), Policies: s.store.Policies(), Collector: pull.New(s.credentials.client, nil),
 		Reactions: s.store.Reactions(), ContainerIMAPolicies: []attest.Digest{attest.SHA256.Sum(ima.ContainersPolicy())},
 		Interval: time.Duration(cfg.Interval), Log: s.log.With("role", "verifier"), Metrics: s.registry,
 	})

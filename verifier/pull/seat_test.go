@@ -1,4 +1,4 @@
-package verifier
+package pull
 
 import (
 	"context"
@@ -6,10 +6,9 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/assay-project/assay/verifier/machine"
+	"github.com/assay-project/assay/verifier"
 	"github.com/assay-project/assay/wire"
 )
 
@@ -34,7 +33,7 @@ func TestBigAnswersWaitForAPlace(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	_, err := p.Collect(ctx, a.to, pullRequest)
-	if err == nil || errors.Is(err, ErrMalformed) || !errors.Is(err, context.DeadlineExceeded) {
+	if err == nil || errors.Is(err, verifier.ErrMalformed) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a big one without a place: %v, want silence", err)
 	}
 	done := make(chan error, 1)
@@ -91,46 +90,10 @@ func slowAnswer(t *testing.T, trickles bool) {
 	a.mu.Unlock()
 	began := time.Now()
 	_, err := p.Collect(t.Context(), a.to, pullRequest)
-	if took := time.Since(began); err == nil || errors.Is(err, ErrMalformed) || took > 10*time.Second {
+	if took := time.Since(began); err == nil || errors.Is(err, verifier.ErrMalformed) || took > 10*time.Second {
 		t.Errorf("after %v: %v, want silence", took, err)
 	}
 	if len(p.big) != 0 {
 		t.Error("it kept its place")
 	}
-}
-
-// What nobody judges keeps no place either, whether the round is dropped before its answer comes or after.
-func TestDroppedAnswersKeepNoPlace(t *testing.T) {
-	for name, settle := range map[string]func(){"before": func() {}, "after": synctest.Wait} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				places := make(chan struct{}, 1)
-				collector := collectorFunc(func(ctx context.Context) (Collected, error) {
-					held := &seat{all: places}
-					held.take(nil)
-					return Collected{Release: held.release}, nil
-				})
-				f := newFleet(t)
-				f.cfg.Collector = collector
-				f.start()
-				w := &worker{v: f.v, timer: time.NewTimer(time.Hour)}
-				w.shown.Store(&Node{})
-				w.collect(t.Context(), machine.Request{})
-				settle()
-				w.stopRound()
-				synctest.Wait()
-				if len(places) != 0 {
-					t.Error("the place is still taken")
-				}
-				f.end()
-			})
-		})
-	}
-}
-
-// collectorFunc is a Collector.
-type collectorFunc func(ctx context.Context) (Collected, error)
-
-func (f collectorFunc) Collect(ctx context.Context, _ Enrolment, _ machine.Request) (Collected, error) {
-	return f(ctx)
 }

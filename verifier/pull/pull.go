@@ -1,4 +1,8 @@
-package verifier
+// Package pull collects evidence from agents that answer over Keylime's agent API, version 2.
+//
+// It says who answered (nobody but the holder of the certificate that was registered), within which bounds of bytes and time, and whether what
+// came is an answer at all. What an answer claims is for others to verify.
+package pull
 
 import (
 	"context"
@@ -18,6 +22,7 @@ import (
 
 	"github.com/assay-project/assay/internal/httpjson"
 	"github.com/assay-project/assay/internal/mtls"
+	"github.com/assay-project/assay/verifier"
 	"github.com/assay-project/assay/verifier/machine"
 	"github.com/assay-project/assay/wire"
 )
@@ -50,9 +55,9 @@ const (
 	placeRate  = 512 << 10 // bytes per second
 )
 
-// Pull asks agents over Keylime's agent API, version 2 (reference section 2). Each agent has a TLS configuration and a session cache
+// Collector asks agents over Keylime's agent API, version 2 (reference section 2). Each agent has a TLS configuration and a session cache
 // of its own, which accept nothing but the certificate that was registered.
-type Pull struct {
+type Collector struct {
 	certificate mtls.Source
 	now         func() time.Time
 	big         chan struct{} // holds a token for each answer that grew beyond freeAnswerBytes
@@ -67,14 +72,14 @@ type Pull struct {
 type peer struct {
 	http    *http.Client
 	host    string
-	big     chan struct{}                // Pull's
-	grace   time.Duration                // Pull's
+	big     chan struct{}                // the Collector's
+	grace   time.Duration                // the Collector's
 	version atomic.Pointer[wire.Version] // nil before the first answer; a dropped round may still be writing it
 }
 
-// NewPull makes a collector that presents a verifier-client's certificate. A nil clock is time.Now.
-func NewPull(certificate mtls.Source, now func() time.Time) *Pull {
-	return &Pull{
+// New makes a collector that presents a verifier-client's certificate. A nil clock is time.Now.
+func New(certificate mtls.Source, now func() time.Time) *Collector {
+	return &Collector{
 		certificate: certificate, now: now, big: make(chan struct{}, bigAnswers), dial: dialTimeout, handshake: handshakeTimeout, grace: placeGrace,
 		peers: make(map[string]*peer),
 	}
@@ -83,7 +88,7 @@ func NewPull(certificate mtls.Source, now func() time.Time) *Pull {
 // maxPeers bounds the kept connections; beyond it all of them are dropped and made anew as they are needed.
 const maxPeers = 20_000
 
-func (p *Pull) peer(to Enrolment) (*peer, error) {
+func (p *Collector) peer(to verifier.Enrolment) (*peer, error) {
 	host := net.JoinHostPort(to.Address, strconv.Itoa(to.Port))
 	key := host + "\n" + to.Certificate
 	p.mu.Lock()
@@ -114,15 +119,15 @@ func (p *Pull) peer(to Enrolment) (*peer, error) {
 	return known, nil
 }
 
-// Collect implements Collector.
-func (p *Pull) Collect(ctx context.Context, to Enrolment, r machine.Request) (Collected, error) {
+// Collect implements verifier.Collector.
+func (p *Collector) Collect(ctx context.Context, to verifier.Enrolment, r machine.Request) (verifier.Collected, error) {
 	agent, err := p.peer(to)
 	if err != nil {
-		return Collected{}, err
+		return verifier.Collected{}, err
 	}
 	if agent.version.Load() == nil {
 		if err := agent.negotiate(ctx); err != nil {
-			return Collected{}, err
+			return verifier.Collected{}, err
 		}
 	}
 	results, held, err := agent.quote(ctx, r)
@@ -132,21 +137,21 @@ func (p *Pull) Collect(ctx context.Context, to Enrolment, r machine.Request) (Co
 		}
 	}
 	if err != nil {
-		return Collected{}, err
+		return verifier.Collected{}, err
 	}
 	answer, err := answerOf(results)
 	if err != nil {
 		held.release()
-		return Collected{}, err
+		return verifier.Collected{}, err
 	}
-	return Collected{Answer: answer, Release: held.release}, nil
+	return verifier.Collected{Answer: answer, Release: held.release}, nil
 }
 
 // notSupported is in the reference's answer to a version that it does not speak.
 const notSupported = "API version not supported"
 
 // errVersion says that the agent does not speak the version that it was asked in. After a negotiation it is no answer to the question.
-var errVersion = fmt.Errorf("%w: %s", ErrMalformed, notSupported)
+var errVersion = fmt.Errorf("%w: %s", verifier.ErrMalformed, notSupported)
 
 func (a *peer) negotiate(ctx context.Context) error {
 	var answer wire.Envelope[wire.AgentVersionResults]
@@ -157,7 +162,7 @@ func (a *peer) negotiate(ctx context.Context) error {
 	held.release()
 	version, ok := wire.Negotiate(answer.Results.All())
 	if !ok {
-		return fmt.Errorf("%w: the agent speaks %.100q, we %v", ErrMalformed, answer.Results.All(), wire.VersionNames())
+		return fmt.Errorf("%w: the agent speaks %.100q, we %v", verifier.ErrMalformed, answer.Results.All(), wire.VersionNames())
 	}
 	a.version.Store(&version)
 	return nil
@@ -206,7 +211,7 @@ func (a *peer) get(ctx context.Context, what url.URL, to limited) (*seat, error)
 		if answer.StatusCode == http.StatusBadRequest && strings.Contains(string(text), notSupported) {
 			return nil, errVersion
 		}
-		return nil, fmt.Errorf("%w: status %s: %.200q", ErrMalformed, answer.Status, text)
+		return nil, fmt.Errorf("%w: status %s: %.200q", verifier.ErrMalformed, answer.Status, text)
 	}
 	metered := &meteredBody{ended: ctx.Done(), body: answer.Body, seat: &seat{all: a.big}, free: freeAnswerBytes, grace: a.grace, cut: cancel}
 	err = httpjson.DecodeTolerant(metered, to.bytes, to.into)
@@ -216,7 +221,7 @@ func (a *peer) get(ctx context.Context, what url.URL, to limited) (*seat, error)
 	}
 	metered.seat.release()
 	if _, judged := httpjson.StatusOf(err); judged {
-		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+		return nil, fmt.Errorf("%w: %w", verifier.ErrMalformed, err)
 	}
 	return nil, fmt.Errorf("read the agent's answer: %w", err)
 }
@@ -224,28 +229,28 @@ func (a *peer) get(ctx context.Context, what url.URL, to limited) (*seat, error)
 func answerOf(q wire.QuoteResults) (machine.Answer, error) {
 	answer := machine.Answer{Quote: q.Quote, TransportKey: q.Pubkey}
 	if q.ImaMeasurementListBytes != "" && q.ImaMeasurementList == nil {
-		return machine.Answer{}, fmt.Errorf("%w: ima_measurement_list_bytes without ima_measurement_list", ErrMalformed)
+		return machine.Answer{}, fmt.Errorf("%w: ima_measurement_list_bytes without ima_measurement_list", verifier.ErrMalformed)
 	}
 	if q.ImaMeasurementList != nil {
 		answer.HasList, answer.List = true, []byte(*q.ImaMeasurementList)
 		if q.ImaMeasurementListBytes != "" {
 			var err error
 			if answer.List, err = base64.StdEncoding.Strict().DecodeString(q.ImaMeasurementListBytes); err != nil {
-				return machine.Answer{}, fmt.Errorf("%w: ima_measurement_list_bytes: %w", ErrMalformed, err)
+				return machine.Answer{}, fmt.Errorf("%w: ima_measurement_list_bytes: %w", verifier.ErrMalformed, err)
 			}
 		}
 		if q.ImaMeasurementListEntry == nil {
-			return machine.Answer{}, fmt.Errorf("%w: a measurement list without ima_measurement_list_entry", ErrMalformed)
+			return machine.Answer{}, fmt.Errorf("%w: a measurement list without ima_measurement_list_entry", verifier.ErrMalformed)
 		}
 		answer.First = *q.ImaMeasurementListEntry
 	}
 	if q.MbMeasurementList != "" {
 		log, err := base64.StdEncoding.Strict().DecodeString(q.MbMeasurementList)
 		if err != nil {
-			return machine.Answer{}, fmt.Errorf("%w: mb_measurement_list: %w", ErrMalformed, err)
+			return machine.Answer{}, fmt.Errorf("%w: mb_measurement_list: %w", verifier.ErrMalformed, err)
 		}
 		if len(log) > maxBootLogBytes {
-			return machine.Answer{}, fmt.Errorf("%w: mb_measurement_list has %d bytes, more than %d", ErrMalformed, len(log), maxBootLogBytes)
+			return machine.Answer{}, fmt.Errorf("%w: mb_measurement_list has %d bytes, more than %d", verifier.ErrMalformed, len(log), maxBootLogBytes)
 		}
 		answer.BootLog = log
 	}

@@ -1,4 +1,4 @@
-package verifier
+package pull
 
 import (
 	"compress/gzip"
@@ -23,13 +23,14 @@ import (
 	"github.com/assay-project/assay/evidence/pcr"
 	"github.com/assay-project/assay/internal/mtls"
 	"github.com/assay-project/assay/internal/mtls/mtlstest"
+	"github.com/assay-project/assay/verifier"
 	"github.com/assay-project/assay/verifier/machine"
 	"github.com/assay-project/assay/wire"
 )
 
 // pullAgent is an agent's port: real TLS with a self-signed certificate, answers as the test wants them.
 type pullAgent struct {
-	to Enrolment
+	to verifier.Enrolment
 
 	mu      sync.Mutex
 	asked   []string
@@ -57,7 +58,7 @@ func newPullAgent(t *testing.T) *pullAgent {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.to = Enrolment{Address: address, Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf.Certificate[0]}))}
+	a.to = verifier.Enrolment{Address: address, Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf.Certificate[0]}))}
 	if a.to.Port, err = strconv.Atoi(port); err != nil {
 		t.Fatal(err)
 	}
@@ -87,9 +88,9 @@ func (a *pullAgent) urls() []string {
 	return append([]string(nil), a.asked...)
 }
 
-func newPull(t *testing.T) *Pull {
+func newPull(t *testing.T) *Collector {
 	t.Helper()
-	return NewPull(mtlstest.SelfSigned(t), nil)
+	return New(mtlstest.SelfSigned(t), nil)
 }
 
 var pullRequest = machine.Request{Nonce: "ABCDEFGHIJKLMNOPQRST", Selection: pcr.Select(attest.SHA256, 0, 10), Offset: 7}
@@ -142,7 +143,7 @@ func TestPullNegotiatesAgain(t *testing.T) {
 		wire.WriteStatus(w, http.StatusBadRequest, "API version not supported")
 	}
 	a.mu.Unlock()
-	if _, err := p.Collect(t.Context(), a.to, pullRequest); !errors.Is(err, ErrMalformed) {
+	if _, err := p.Collect(t.Context(), a.to, pullRequest); !errors.Is(err, verifier.ErrMalformed) {
 		t.Errorf("an agent that refuses what it offered: %v, want ErrMalformed", err)
 	}
 	if n := len(a.urls()); n != 3 {
@@ -207,7 +208,7 @@ func TestPullTellsSilenceFromGarbage(t *testing.T) {
 			a, p := newPullAgent(t), newPull(t)
 			good := a.quote
 			a.quote = tt.quote
-			if _, err := p.Collect(t.Context(), a.to, pullRequest); err == nil || errors.Is(err, ErrMalformed) != tt.malformed {
+			if _, err := p.Collect(t.Context(), a.to, pullRequest); err == nil || errors.Is(err, verifier.ErrMalformed) != tt.malformed {
 				t.Errorf("%v; malformed should be %t", err, tt.malformed)
 			}
 			a.mu.Lock()
@@ -240,9 +241,9 @@ func TestPullDoesNotWaitForTheDead(t *testing.T) {
 	t.Cleanup(func() { dead.Close() })
 	a := newPullAgent(t)
 	port := dead.Addr().(*net.TCPAddr).Port
-	for name, edit := range map[string]func(*Pull){
-		"no handshake":  func(p *Pull) { p.handshake = 50 * time.Millisecond },
-		"no connection": func(p *Pull) { p.dial = time.Nanosecond },
+	for name, edit := range map[string]func(*Collector){
+		"no handshake":  func(p *Collector) { p.handshake = 50 * time.Millisecond },
+		"no connection": func(p *Collector) { p.dial = time.Nanosecond },
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, to := newPull(t), a.to
@@ -250,7 +251,7 @@ func TestPullDoesNotWaitForTheDead(t *testing.T) {
 			to.Port = port
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			defer cancel()
-			if _, err := p.Collect(ctx, to, pullRequest); err == nil || errors.Is(err, ErrMalformed) || ctx.Err() != nil {
+			if _, err := p.Collect(ctx, to, pullRequest); err == nil || errors.Is(err, verifier.ErrMalformed) || ctx.Err() != nil {
 				t.Errorf("%v; want silence before the round ends", err)
 			}
 			if _, err := newPull(t).Collect(t.Context(), a.to, pullRequest); err != nil {
@@ -278,7 +279,7 @@ func TestPullOffersNoVersion(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a, p := newPullAgent(t), newPull(t)
 			a.version = tt.version
-			if _, err := p.Collect(t.Context(), a.to, pullRequest); err == nil || errors.Is(err, ErrMalformed) != tt.malformed {
+			if _, err := p.Collect(t.Context(), a.to, pullRequest); err == nil || errors.Is(err, verifier.ErrMalformed) != tt.malformed {
 				t.Errorf("%v; malformed should be %t", err, tt.malformed)
 			}
 		})
@@ -292,15 +293,15 @@ func TestPullPinsTheCertificate(t *testing.T) {
 	mixed := a.to
 	mixed.Certificate = other.to.Certificate
 	for name, tt := range map[string]struct {
-		to  Enrolment
+		to  verifier.Enrolment
 		pin bool
 	}{
 		"another certificate": {mixed, true},
-		"no certificate":      {Enrolment{Address: a.to.Address, Port: a.to.Port}, false},
-		"garbage":             {Enrolment{Address: a.to.Address, Port: a.to.Port, Certificate: "PEM"}, false},
+		"no certificate":      {verifier.Enrolment{Address: a.to.Address, Port: a.to.Port}, false},
+		"garbage":             {verifier.Enrolment{Address: a.to.Address, Port: a.to.Port, Certificate: "PEM"}, false},
 	} {
 		_, err := p.Collect(t.Context(), tt.to, pullRequest)
-		if err == nil || errors.Is(err, ErrMalformed) || errors.Is(err, mtls.ErrPin) != tt.pin {
+		if err == nil || errors.Is(err, verifier.ErrMalformed) || errors.Is(err, mtls.ErrPin) != tt.pin {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -321,7 +322,7 @@ func TestPullAddresses(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		_, err := p.Collect(ctx, to, pullRequest)
 		cancel()
-		if err == nil || errors.Is(err, ErrMalformed) {
+		if err == nil || errors.Is(err, verifier.ErrMalformed) {
 			t.Errorf("%q: %v, want silence", address, err)
 		}
 	}
