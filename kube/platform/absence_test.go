@@ -36,8 +36,8 @@ func claimIn(phase corev1.PersistentVolumeClaimPhase, class *string) *corev1.Per
 	return &corev1.PersistentVolumeClaim{Spec: corev1.PersistentVolumeClaimSpec{StorageClassName: class, VolumeName: "pv-7"}, Status: corev1.PersistentVolumeClaimStatus{Phase: phase}}
 }
 
-// TestJudgeAbsence: each reason why a server does not answer is told apart, with what to do. The words of scheduler, kubelet and server are those that
-// real ones wrote.
+// TestJudgeAbsence: each reason why a server does not answer is told apart, with what to do. What scheduler, kubelet and server say is like what real ones
+// say; test/e2e has some of them say it.
 func TestJudgeAbsence(t *testing.T) {
 	slow, fast := "slow", "fast"
 	const unbound = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims. not found"
