@@ -428,7 +428,7 @@ func TestKeeper(t *testing.T) {
 
 // TestTools: programs of other modules are pinned as tools where they are built.
 func TestTools(t *testing.T) {
-	for _, p := range append(parts(), kwok()) {
+	for _, p := range append(parts(), kwok(), certManager()) {
 		data, err := os.ReadFile("../../" + p.source + "/go.mod")
 		for _, pkg := range p.packages {
 			if !strings.HasPrefix(pkg, ".") && (err != nil || !strings.Contains(string(data), pkg)) {

@@ -94,14 +94,18 @@ func (c BuildConfig) withDefaults() (BuildConfig, error) {
 	return c, err
 }
 
-// Build makes the programs of a cluster unless the cache has them: Kubernetes with etcd, containerd, CoreDNS, and kwok for tests at scale. The first time takes
-// 12 minutes on two cores and 4 GiB of Go's own caches. Two builds at the same time wait for each other.
+// Build makes the programs of a cluster unless the cache has them: Kubernetes with etcd, containerd, CoreDNS, and what tests run in clusters: kwok and
+// cert-manager. The first time takes 15 minutes on two cores and 4 GiB of Go's own caches. Two builds at the same time wait for each other.
 func Build(ctx context.Context, c BuildConfig) error {
 	if _, err := build(ctx, c); err != nil {
 		return err
 	}
-	_, err := Kwok(ctx, c)
-	return err
+	for _, p := range []part{kwok(), certManager()} {
+		if _, err := p.only(ctx, c); err != nil {
+			return fmt.Errorf("build %s: %w", p.name, err)
+		}
+	}
+	return nil
 }
 
 func build(ctx context.Context, c BuildConfig) (programs, error) {
