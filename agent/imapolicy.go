@@ -27,6 +27,9 @@ const (
 	maxPolicyFileBytes = 64 << 10
 	// fileLoaded in the state directory holds the boot in which a policy was loaded, or was tried to be.
 	fileLoaded = "ima-policy-boot"
+	// What is said of a policy that the agent had the kernel load.
+	loadedNow    = "loaded by this agent in this boot"
+	loadedBefore = "this agent had the kernel load it in this boot before"
 )
 
 // check reports every mistake. An empty Install is None.
@@ -114,12 +117,13 @@ type loader struct {
 	bootID string
 	list   string // the measurement list
 	marker string // holds the boot of the last try
+	self   string // the path of our own program
 }
 
 func (a *Agent) loader() loader {
 	return loader{
 		kernel: "/sys/kernel/security/ima/policy", bootID: "/proc/sys/kernel/random/boot_id",
-		list: a.config.IMAList, marker: a.state.Path(fileLoaded),
+		list: a.config.IMAList, marker: a.state.Path(fileLoaded), self: ownPath(),
 	}
 }
 
@@ -130,22 +134,23 @@ func (l loader) load(path string) (done string, err error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("load IMA policy: %w", err)
 	}
-	if _, ok := measured(head, path); ok {
-		return "", nil
-	}
 	info, err := os.Stat(l.kernel)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Mode().Perm()&0o222 == 0 {
-		return "this kernel takes no policy in this boot any more", nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("load IMA policy: %w", err)
+	}
+	open := err == nil && info.Mode().Perm()&0o222 != 0
+	switch {
+	case lookUp(head, path, l.self).loaded(open):
+		return "", nil
+	case !open:
+		return "this kernel takes no policy in this boot any more", nil
 	}
 	boot, err := os.ReadFile(l.bootID)
 	if err != nil {
 		return "", fmt.Errorf("load IMA policy: %w", err)
 	}
 	if before, err := os.ReadFile(l.marker); err == nil && bytes.Equal(before, boot) {
-		return "this agent had the kernel load it in this boot before", nil
+		return loadedBefore, nil
 	}
 	if err := durable.WriteFile(l.marker, boot, 0o600); err != nil {
 		return "", fmt.Errorf("load IMA policy: %w", err)
@@ -158,7 +163,7 @@ func (l loader) load(path string) (done string, err error) {
 	if err = errors.Join(err, kernel.Close()); err != nil {
 		return "", fmt.Errorf("load IMA policy %s: %w (a kernel refuses the whole file for one rule that it does not know)", path, err)
 	}
-	return "loaded by this agent in this boot", nil
+	return loadedNow, nil
 }
 
 // readHead reads the start of the measurement list, where policies are.
@@ -240,10 +245,11 @@ func (m machine) thisBoot(digest string) string {
 	if err != nil {
 		return "whether this boot runs it is not known"
 	}
-	if seen, ok := measured(head, m.policy.Path); ok && seen == digest {
+	ours := slices.Contains(m.outcome.done, loadedNow) || slices.Contains(m.outcome.done, loadedBefore)
+	if found := lookUp(head, m.policy.Path, m.self); found.digest == digest && (ours || found.loaded(m.policyOpen())) {
 		return "this boot runs it"
 	}
-	return "this boot does not run it"
+	return "this boot does not run it: it takes a reboot with the kernel's parameters " + bootParameters
 }
 
 // nameOf names a measured policy file by its digest.

@@ -98,29 +98,45 @@ func TestInstallIMAPolicy(t *testing.T) {
 	}
 }
 
+// us is the path of the agent's program.
+const us = "/usr/bin/assay-agent"
+
 // A preflight that only looks says what the next boot finds, and whether this one runs it.
 func TestPreflightOfThePolicyFile(t *testing.T) {
 	host, containers := ima.HostPolicy(), ima.ContainersPolicy()
 	line := func(content []byte) string {
 		return listLine("boot_aggregate", "x") + fmt.Sprintf("10 %s ima-ng sha256:%x %s\n", strings.Repeat("ab", 20), sha256.Sum256(content), defaultPolicyPath)
 	}
+	read := strings.Replace(line(host), "\n", "\n"+listLine(us, "x"), 1) // after our own program, which reads the file
 	for name, row := range map[string]struct {
 		file   []byte
 		list   string
 		status api.PreflightStatus
 		want   []string
+		open   bool   // the kernel still takes policies
+		done   string // by the agent
 	}{
-		"loaded":            {host, line(host), api.PreflightOK, []string{"policy Host in " + defaultPolicyPath, "; this boot runs it"}},
-		"for the next boot": {host, listLine("boot_aggregate", "x"), api.PreflightOK, []string{"this boot does not run it"}},
-		"another one runs":  {host, line(containers), api.PreflightOK, []string{"this boot does not run it"}},
-		"no list":           {host, "", api.PreflightOK, []string{"whether this boot runs it is not known"}},
-		"the other of ours": {containers, line(host), api.PreflightWarning, []string{"Containers", "wants Host"}},
-		"foreign":           {[]byte("measure\n"), line(host), api.PreflightWarning, []string{"is no IMA policy of Assay's"}},
-		"nothing":           {nil, line(host), api.PreflightWarning, []string{"there is no " + defaultPolicyPath}},
+		"read, not loaded":  {file: host, list: read, status: api.PreflightOK, want: []string{"this boot does not run it"}, open: true},
+		"loaded late":       {file: host, list: read, status: api.PreflightOK, want: []string{"; this boot runs it"}},
+		"loaded by us":      {file: host, list: read, status: api.PreflightOK, want: []string{"; this boot runs it", loadedNow}, open: true, done: loadedNow},
+		"loaded and open":   {file: host, list: line(host) + listLine(us, "x"), status: api.PreflightOK, want: []string{"; this boot runs it"}, open: true},
+		"loaded":            {file: host, list: line(host), status: api.PreflightOK, want: []string{"policy Host in " + defaultPolicyPath, "; this boot runs it"}},
+		"for the next boot": {file: host, list: listLine("boot_aggregate", "x"), status: api.PreflightOK, want: []string{"this boot does not run it", bootParameters}},
+		"another one runs":  {file: host, list: line(containers), status: api.PreflightOK, want: []string{"this boot does not run it"}},
+		"no list":           {file: host, list: "", status: api.PreflightOK, want: []string{"whether this boot runs it is not known"}},
+		"the other of ours": {file: containers, list: line(host), status: api.PreflightWarning, want: []string{"Containers", "wants Host"}},
+		"foreign":           {file: []byte("measure\n"), list: line(host), status: api.PreflightWarning, want: []string{"is no IMA policy of Assay's"}},
+		"nothing":           {file: nil, list: line(host), status: api.PreflightWarning, want: []string{"there is no " + defaultPolicyPath}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, files := goodMachine()
-			m.policy = IMAPolicy{Install: ima.Host, Path: defaultPolicyPath}
+			m.policy, m.self = IMAPolicy{Install: ima.Host, Path: defaultPolicyPath}, us
+			if row.open {
+				files["sys/kernel/security/ima/policy"] = &fstest.MapFile{Mode: 0o600}
+			}
+			if row.done != "" {
+				m.outcome.done = []string{row.done}
+			}
 			if row.file != nil {
 				files[defaultPolicyPath[1:]] = &fstest.MapFile{Mode: 0o440, Data: row.file}
 			}
@@ -156,14 +172,16 @@ func TestLoadIMAPolicyOncePerBoot(t *testing.T) {
 		"taken":               {listLine("boot_aggregate", "x"), "", 0o600, true, "loaded by this agent"},
 		"after another boot":  {listLine("boot_aggregate", "x"), "boot-0\n", 0o600, true, "loaded by this agent"},
 		"in this boot before": {listLine("boot_aggregate", "x"), "boot-1\n", 0o600, false, "before"},
-		"loaded already":      {listLine(policy, "x"), "", 0o600, false, ""},
+		"loaded already":      {listLine(policy, "x") + listLine(us, "x"), "", 0o600, false, ""},
+		"read by us":          {listLine(us, "x") + listLine(policy, "x"), "", 0o600, true, "loaded by this agent"},
+		"loaded late":         {listLine(us, "x") + listLine(policy, "x"), "", 0, false, ""},
 		"closed":              {listLine("boot_aggregate", "x"), "", 0, false, "takes no policy"},
 		"readable only":       {listLine("boot_aggregate", "x"), "", 0o400, false, "takes no policy"},
 		"no list":             {"", "", 0o600, true, "loaded by this agent"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			l := loader{kernel: filepath.Join(dir, "policy"), bootID: filepath.Join(dir, "boot_id"), list: filepath.Join(dir, "list"), marker: filepath.Join(dir, "marker")}
+			l := loader{kernel: filepath.Join(dir, "policy"), bootID: filepath.Join(dir, "boot_id"), list: filepath.Join(dir, "list"), marker: filepath.Join(dir, "marker"), self: us}
 			files := map[string]string{l.bootID: "boot-1\n", l.list: row.list, l.marker: row.marker, l.kernel: "-"}
 			for path, content := range files {
 				if content == "" || path == l.kernel && row.mode == 0 {

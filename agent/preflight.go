@@ -24,12 +24,16 @@ const (
 	maxPolicySearchBytes = 1 << 20
 )
 
+// bootParameters have the kernel record the load of a policy file: deploy/ima/README.md says why.
+const bootParameters = "ima_policy=tcb ima_hash=sha256 ima_template=ima-ng"
+
 // machine is what the preflight looks at. Files come through an fs.FS whose root is the machine's, so that tests can show it any machine.
 type machine struct {
 	files   fs.FS
 	release string
 	imaList string
 	bootLog string
+	self    string // the path of our own program, as the kernel knows it
 	policy  IMAPolicy
 	outcome policyOutcome // what the agent did about the policy; zero for one that only looks
 	tpm     tpmFacts
@@ -68,7 +72,18 @@ func Preflight(config Config) []api.PreflightCheck {
 
 // thisMachine is what the preflight looks at here.
 func thisMachine(config Config, facts tpmFacts) machine {
-	return machine{files: os.DirFS("/"), release: kernelRelease(), imaList: config.IMAList, bootLog: config.BootLog, policy: config.IMAPolicy, tpm: facts}
+	return machine{
+		files: os.DirFS("/"), release: kernelRelease(), self: ownPath(), imaList: config.IMAList, bootLog: config.BootLog, policy: config.IMAPolicy, tpm: facts,
+	}
+}
+
+// ownPath is our own program's, empty where it is not known.
+func ownPath() string {
+	path, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	return path
 }
 
 // examine makes every check, in the order in which a person would mend the findings.
@@ -163,14 +178,14 @@ func (m machine) checkPolicy() api.PreflightCheck {
 	if err != nil {
 		return unknown(check, "the measurement list cannot be read")
 	}
-	const remedy = "Install deploy/ima/host.policy as deploy/ima/README.md says, and reboot; list its digest in the Runtime document."
+	const remedy = "Install deploy/ima/host.policy as deploy/ima/README.md says, reboot with the kernel's parameters " + bootParameters + ", and list its digest in the Runtime document."
 	commandLine, err := m.read("/proc/cmdline", maxCommandLineBytes)
 	if err != nil {
 		return unknown(check, err.Error())
 	}
 	for _, path := range m.policyPaths() {
-		if digest, ok := measured(head, path); ok {
-			check.Detail = path + " was measured: " + nameOf(digest)
+		if found := lookUp(head, path, m.self); found.loaded(m.policyOpen()) {
+			check.Detail = path + " was measured: " + nameOf(found.digest)
 			return m.checkRewrite(check)
 		}
 	}
@@ -188,10 +203,9 @@ func (m machine) checkPolicy() api.PreflightCheck {
 	return check
 }
 
-// checkRewrite adds whether root can load further rules: securityfs keeps its policy file writable only then.
+// checkRewrite adds whether root can load further rules.
 func (m machine) checkRewrite(check api.PreflightCheck) api.PreflightCheck {
-	info, err := fs.Stat(m.files, "sys/kernel/security/ima/policy")
-	if err == nil && info.Mode().Perm()&0o222 != 0 {
+	if m.policyOpen() {
 		check.Status = api.PreflightWarning
 		check.Detail += "; this kernel lets root load further rules"
 		check.Remedy = "Boot a kernel without CONFIG_IMA_WRITE_POLICY."
@@ -298,19 +312,40 @@ func (m machine) read(path string, limit int64) ([]byte, error) {
 	return text, nil
 }
 
-// measured finds the first entry for path in an ASCII list, and the hexadecimal digest of the file. A forged name only misleads the machine's
-// own preflight.
-func measured(list []byte, path string) (digest string, ok bool) {
+// listing is what the start of a measurement list shows of a policy file.
+type listing struct {
+	digest string // in hexadecimal, of its first entry
+	listed bool
+	// afterUs: the entry follows that of our own program.
+	afterUs bool
+}
+
+// lookUp finds the first entry of a policy file in an ASCII list. A forged name only misleads the machine's own preflight.
+func lookUp(list []byte, path, self string) (found listing) {
 	lines := bufio.NewScanner(bytes.NewReader(list))
 	lines.Buffer(nil, maxPolicySearchBytes)
 	for lines.Scan() {
 		fields := strings.Fields(lines.Text())
+		if slices.Contains(fields, self) {
+			found.afterUs = true
+		}
 		if i := slices.Index(fields, path); i > 0 {
-			_, digest, _ = strings.Cut(fields[i-1], ":")
-			return digest, true
+			_, found.digest, _ = strings.Cut(fields[i-1], ":")
+			found.listed = true
+			return found
 		}
 	}
-	return "", false
+	return found
+}
+
+// loaded reports whether the kernel runs the policy, as far as can be told from here. The built-in policy tcb measures what root reads, and the agent
+// reads the file itself: an entry that follows our own program's may be no more than that, as long as the kernel still takes policies.
+func (l listing) loaded(open bool) bool { return l.listed && !(open && l.afterUs) }
+
+// policyOpen reports whether the kernel still takes policies: securityfs keeps its file writable only then.
+func (m machine) policyOpen() bool {
+	info, err := fs.Stat(m.files, "sys/kernel/security/ima/policy")
+	return err == nil && info.Mode().Perm()&0o222 != 0
 }
 
 // unknown grades a check that could not be made.

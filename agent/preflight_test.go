@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -92,6 +93,12 @@ func TestPreflightFindings(t *testing.T) {
 		{"another policy", func(_ *machine, f fstest.MapFS) {
 			f[testList[1:]].Data = []byte("10 aa ima-ng sha256:00 boot_aggregate\n10 aa ima-ng sha256:00 /bin/sh\n")
 		}, "ima-policy", api.PreflightWarning, "by no policy file"},
+		{"policy was only read", func(m *machine, f fstest.MapFS) {
+			m.self = us
+			f[testList[1:]].Data = []byte("10 aa ima-ng sha256:00 boot_aggregate\n10 aa ima-ng sha256:00 " + us + "\n10 aa ima-ng sha256:11 /etc/ima/ima-policy\n")
+			f["sys/kernel/security/ima/policy"] = &fstest.MapFile{Mode: 0o600}
+			f["proc/cmdline"] = boot("root=/dev/vda ima_policy=tcb\n")
+		}, "ima-policy", api.PreflightWarning, `"tcb"`},
 		{"policy can be rewritten", func(_ *machine, f fstest.MapFS) { f["sys/kernel/security/ima/policy"] = &fstest.MapFile{Mode: 0o600} },
 			"ima-policy", api.PreflightWarning, "further rules"},
 		{"no list configured", func(m *machine, _ fstest.MapFS) { m.imaList = "" }, "ima-list", api.PreflightWarning, "left out"},
@@ -117,6 +124,9 @@ func TestPreflightFindings(t *testing.T) {
 				}
 				if check.Status != row.status || !strings.Contains(check.Detail, row.detail) {
 					t.Errorf("%+v, want %s with %q", check, row.status, row.detail)
+				}
+				if slices.Contains([]string{"tcb", "no policy", "another policy"}, row.name) && !strings.Contains(check.Remedy, bootParameters) {
+					t.Errorf("%+v does not say how to boot", check)
 				}
 				if check.Status == api.PreflightFailing && check.Remedy == "" {
 					t.Errorf("%+v says no remedy", check)
