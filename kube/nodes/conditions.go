@@ -22,6 +22,7 @@ const (
 	reasonNoPolicy          = "NoPolicy"
 	reasonNotEnrolled       = "NotEnrolled"
 	reasonMuted             = "Muted"
+	reasonReported          = "ImaPolicyReported"
 )
 
 // finding is a condition before it is written.
@@ -48,8 +49,12 @@ func (s situation) conditions(d *decision, policy *v1alpha1.NodePolicy) []metav1
 		v1alpha1.ConditionFresh: s.fresh(), v1alpha1.ConditionTpmPresent: s.tpmPresent(), v1alpha1.ConditionImaPolicy: s.imaPolicy(),
 	} {
 		f.message = printable(f.message, maxMessageBytes)
-		// Details such as a port number differ from round to round; only a transition is written.
-		if old := meta.FindStatusCondition(list, kind); old != nil && old.Status == f.status && old.Reason == f.reason && d.status.Since.Equal(s.report.Since) && s.machine != nil {
+		// Details such as a port number differ from round to round; only a transition is written. What an agent says of its IMA policy changes when it is
+		// started anew, and is what tells people that a reboot is due.
+		same := func(old *metav1.Condition) bool {
+			return old != nil && old.Status == f.status && old.Reason == f.reason && f.reason != reasonReported
+		}
+		if old := meta.FindStatusCondition(list, kind); same(old) && d.status.Since.Equal(s.report.Since) && s.machine != nil {
 			f.message = old.Message
 		}
 		meta.SetStatusCondition(&list, metav1.Condition{
@@ -190,7 +195,7 @@ func (s situation) imaPolicy() finding {
 		return yes("ImaPolicyApproved", "the kernel loaded an approved IMA policy first")
 	}
 	if said := saidOfIMAPolicy(m); said != "" {
-		return unknown("ImaPolicyReported", "nothing of it is proven; the agent says: "+said)
+		return unknown(reasonReported, "nothing of it is proven; the agent says: "+said)
 	}
 	return unknown("NotAppraised", "no Runtime document that says which IMA policies are good was judged by")
 }

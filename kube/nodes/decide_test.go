@@ -70,6 +70,29 @@ func TestCalmDoesNothing(t *testing.T) {
 	}
 }
 
+// What an agent says of its IMA policy is passed on when it changes, without a transition; the same words are written once.
+func TestReportedIMAPolicyIsPassedOn(t *testing.T) {
+	says := func(s situation, words string) situation {
+		s.machine = machine(t, func(n *api.Node) {
+			n.IMAPolicy = false
+			n.Heartbeat = &api.AgentReport{Preflight: []api.PreflightCheck{{Name: "ima-policy-file", Status: api.PreflightOK, Detail: words}}}
+		})
+		return s
+	}
+	s := says(calm(t), "the next boot finds it")
+	s.report = decide(s).status
+	for _, words := range []string{"the next boot finds it", "this boot runs it"} {
+		after := decide(says(s, words)).status
+		c := meta.FindStatusCondition(after.Conditions, v1alpha1.ConditionImaPolicy)
+		if c == nil || !strings.Contains(c.Message, words) {
+			t.Errorf("the agent says %q, and the report %+v", words, c)
+		}
+		if same := words == "the next boot finds it"; same != cmp.Equal(s.report, after) {
+			t.Errorf("%q: report as before: %v\n%s", words, !same, cmp.Diff(s.report, after))
+		}
+	}
+}
+
 // condition returns "Status/Reason".
 func condition(d decision, kind string) string {
 	c := meta.FindStatusCondition(d.status.Conditions, kind)
