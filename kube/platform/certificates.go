@@ -121,7 +121,8 @@ func (r *Reconciler) supplied(ctx context.Context, names v1alpha1.CertificateSec
 		}
 		read[name] = data
 	}
-	id := identity{server: names.Server, verifier: names.Verifier, serverCAs: read[names.Server][keyCA], clientCAs: read[names.Verifier][keyCA], mark: "supplied"}
+	id := identity{server: names.Server, verifier: names.Verifier, serverCAs: read[names.Server][keyCA], clientCAs: read[names.Verifier][keyCA]}
+	id.mark = "supplied-" + digestOf(string(id.serverCAs)) // agents read the bundle at their start
 	id.operator = credentials{address: address, ca: id.serverCAs, cert: read[names.Operator][keyCert], key: read[names.Operator][keyKey]}
 	certs, err := mtls.ParseBundle(id.serverCAs)
 	if err == nil {

@@ -49,7 +49,8 @@ type Reconciler struct {
 }
 
 const (
-	looks       = 3 // a platform that is well is looked at again after this many intervals
+	looks       = 3               // a platform that is well is looked at again after this many intervals
+	lookSoon    = 5 * time.Second // while certificates are missing, which somebody else is about to bring
 	askTimeout  = 5 * time.Second
 	maxMessages = 3
 )
@@ -83,6 +84,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{RequeueAfter: r.RightsInterval}, nil
 	} else if err != nil {
 		return ctrl.Result{}, err
+	}
+	if !meta.IsStatusConditionTrue(status.Conditions, v1alpha1.ConditionCertificates) {
+		again = min(again, lookSoon)
 	}
 	if id.wait > 0 {
 		again = min(again, id.wait)
