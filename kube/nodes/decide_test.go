@@ -357,6 +357,39 @@ func TestTPMLabel(t *testing.T) {
 	}
 }
 
+// TestNodesOwnWordsOnTPMs: a kubelet can write the labels of its TPM, and withdraw the resource. Whatever it says there, a machine that failed stays failed under
+// its policy and its reaction, and one that never proved a TPM does not become trusted.
+func TestNodesOwnWordsOnTPMs(t *testing.T) {
+	for name, labels := range map[string]map[string]string{
+		"no label":                nil,
+		"discovery says a TPM":    {"nfd/tpm": "true"},
+		"discovery says none":     {"nfd/tpm": "false"},
+		"our label says none":     {v1alpha1.LabelTPM: "false"},
+		"our label says a TPM":    {v1alpha1.LabelTPM: "true"},
+		"they contradict":         {v1alpha1.LabelTPM: "false", "nfd/tpm": "true"},
+		"words that are no words": {v1alpha1.LabelTPM: "maybe", "nfd/tpm": "\x1b[2J"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := calm(t)
+			s.tpmLabel = "nfd/tpm"
+			failed(s.machine)
+			s.reaction = everything()
+			s.reaction.State = api.ReactionApplied
+			s.node.Labels = labels
+			d := decide(s)
+			if d.status.Verdict != "Failed" || d.status.Policy != "workers" || d.status.LostPolicy != "" || d.repair == nil || d.update != nil || condition(d, v1alpha1.ConditionTpmPresent) != "True/TpmProven" {
+				t.Errorf("a failed machine: %+v", d)
+			}
+			s.machine, s.reaction = nil, nil
+			s.report = v1alpha1.NodeReportStatus{}
+			d = decide(s)
+			if d.status.Verdict == "Trusted" || d.enrol != nil || strings.HasPrefix(condition(d, v1alpha1.ConditionTrusted), "True") || d.labels[v1alpha1.LabelVerdict] != "" {
+				t.Errorf("without a machine: %+v", d)
+			}
+		})
+	}
+}
+
 func TestVerdictLabel(t *testing.T) {
 	applied := &api.Reaction{ID: 1, State: api.ReactionApplied, Kinds: []api.ReactionKind{api.ReactLabel}, Owner: "NodePolicy/workers"}
 	for name, row := range map[string]struct {

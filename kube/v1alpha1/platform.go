@@ -11,7 +11,7 @@ import (
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
-// +kubebuilder:metadata:annotations="integrity.assay.dev/revision=3"
+// +kubebuilder:metadata:annotations="integrity.assay.dev/revision=4"
 // +kubebuilder:resource:scope=Cluster,shortName=atp
 // +kubebuilder:validation:XValidation:rule="self.metadata.name == 'cluster'",message="the name of the AttestationPlatform is cluster"
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
@@ -284,7 +284,8 @@ type AgentSpec struct {
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('10m')",message="the heartbeat is 1s to 10m"
 	// +optional
 	Heartbeat metav1.Duration `json:"heartbeat,omitempty"`
-	// TPMLabel is a label of node feature discovery: "true" says that the node has a TPM, as our device plugin would. Empty for none.
+	// TPMLabel is a label of Nodes: "true" says that the node has a TPM, as our device plugin would. Node Feature Discovery makes the default one by the
+	// rule in deploy/nfd. A node can write it on itself: it places agents and proves nothing. Empty for none.
 	// +kubebuilder:default="feature.node.kubernetes.io/tpm"
 	// +kubebuilder:validation:MaxLength=317
 	// +optional
