@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
@@ -15,65 +14,6 @@ import (
 	"github.com/assay-project/assay/internal/mtls"
 	"github.com/assay-project/assay/verifier"
 )
-
-// maxReports bounds what is kept of agents that are not enrolled: anybody can prove a TPM of his own making. Beyond it an arbitrary report gives
-// way; a living agent sends it again with its next session.
-const maxReports = 1024
-
-// reports hold what agents last said of themselves. They are for people: no check reads them.
-type reports struct {
-	enrolled func(attest.AgentID) bool
-
-	mu        sync.Mutex
-	by        map[attest.AgentID]api.AgentReport
-	strangers map[attest.AgentID]bool // those in by that were not enrolled when they last reported
-}
-
-func newReports(enrolled func(attest.AgentID) bool) *reports {
-	return &reports{enrolled: enrolled, by: make(map[attest.AgentID]api.AgentReport), strangers: make(map[attest.AgentID]bool)}
-}
-
-func (r *reports) of(id attest.AgentID) *api.AgentReport {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if report, ok := r.by[id]; ok {
-		return &report
-	}
-	return nil
-}
-
-func (r *reports) update(id attest.AgentID, change func(*api.AgentReport)) {
-	enrolled := r.enrolled(id)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case enrolled:
-		delete(r.strangers, id)
-	case !r.strangers[id]:
-		if len(r.strangers) >= maxReports {
-			for other := range r.strangers {
-				r.drop(other)
-				break
-			}
-		}
-		r.strangers[id] = true
-	}
-	report := r.by[id]
-	change(&report)
-	r.by[id] = report
-}
-
-// forget drops the report of a node that was removed.
-func (r *reports) forget(id attest.AgentID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.drop(id)
-}
-
-func (r *reports) drop(id attest.AgentID) {
-	delete(r.by, id)
-	delete(r.strangers, id)
-}
 
 func (a *API) bootstrap(w http.ResponseWriter, _ *http.Request, _ caller) error {
 	httpjson.Write(w, http.StatusOK, a.cfg.Bootstrap())
@@ -247,10 +187,10 @@ func (a *API) claimed(u api.Unproven, checks []api.PreflightCheck) (reporter, er
 		return nil, err
 	}
 	s, err := a.claims.stranger(u.NodeToken, checks)
-	if err != nil || s.verdict != claimAccepted {
+	if err != nil || !s.Accepted() {
 		return nil, err
 	}
-	return a.present(presence{id: attest.AgentID(s.node.UID), node: &s.node}), nil
+	return a.present(presence{ID: attest.AgentID(s.Node.UID), Node: &s.Node}), nil
 }
 
 func (a *API) present(who presence) reporter {
@@ -286,7 +226,7 @@ func (a *API) joined(ctx context.Context, credential string, u api.Unproven) (re
 	if _, isHash := id.Label(); live || isHash {
 		return nil, fmt.Errorf("%w: %s is the name of an agent with a TPM, which proves it in a session", errForbidden, id)
 	}
-	return a.present(presence{id: id}), nil
+	return a.present(presence{ID: id}), nil
 }
 
 // live reports whether an agent with a TPM has this name.
@@ -315,13 +255,13 @@ func (a *API) answerClaim(w http.ResponseWriter, r *http.Request, c caller) erro
 	if err != nil {
 		return err
 	}
-	if end.verdict == claimAccepted {
-		a.cfg.Log.Info("claim to a Kubernetes node accepted", "agent", end.claim.Agent, "node", end.node.Name, "uid", end.node.UID, "by", c.name)
-		if end.claim.Agent != "" {
-			a.presences.forgetNode(end.node.Name)
-		} else if err := a.presences.update(presence{id: attest.AgentID(end.node.UID), node: &end.node}, func(report *api.AgentReport) {
-			if end.claim.Preflight != nil {
-				report.Preflight = end.claim.Preflight
+	if end.Accepted() {
+		a.cfg.Log.Info("claim to a Kubernetes node accepted", "agent", end.Claim.Agent, "node", end.Node.Name, "uid", end.Node.UID, "by", c.name)
+		if end.Claim.Agent != "" {
+			a.presences.forgetNode(end.Node.Name)
+		} else if err := a.presences.update(presence{ID: attest.AgentID(end.Node.UID), Node: &end.Node}, func(report *api.AgentReport) {
+			if end.Claim.Preflight != nil {
+				report.Preflight = end.Claim.Preflight
 			}
 		}); err != nil {
 			return err

@@ -160,7 +160,7 @@ func New(cfg Config) *API {
 		_, err := cfg.Verifier.Show(id)
 		return err == nil
 	})
-	a.claims = &claims{now: cfg.Now, log: cfg.Log, bindings: cfg.Bindings, live: a.live, by: make(map[claimant]*standing)}
+	a.claims = NewClaims(ClaimsConfig{Now: cfg.Now, Log: cfg.Log, Bindings: cfg.Bindings, Live: a.live})
 	for _, r := range routes() {
 		a.mux.Handle(r.method+" "+r.pattern, a.guard(r))
 	}

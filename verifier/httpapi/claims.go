@@ -36,17 +36,27 @@ const (
 // ErrClaimRefused says that the operator refused to take an agent for the node that it claims to run on.
 var ErrClaimRefused = errors.New("the claim to a Kubernetes node was refused")
 
-// claims are the agents' claims to Kubernetes nodes. They live in memory: tokens are secrets, and after a restart of the server agents claim again.
+// ClaimsConfig is what Claims need. All members must be set.
+type ClaimsConfig struct {
+	Now      func() time.Time
+	Log      *slog.Logger
+	Bindings verifier.BindingStore
+	// Live reports whether an agent is still there, so that its node is not free.
+	Live func(ctx context.Context, agent attest.AgentID) (bool, error)
+}
+
+// Claims are the agents' claims to Kubernetes nodes. They live in memory: tokens are secrets, and after a restart of the server agents claim again.
 type claims struct {
-	now      func() time.Time
-	log      *slog.Logger
-	bindings verifier.BindingStore
-	// live reports whether an agent is still there, so that its node is not free.
-	live func(ctx context.Context, agent attest.AgentID) (bool, error)
+	cfg ClaimsConfig
 
 	deciding sync.Mutex // one answer at a time: between looking at a binding and changing it nobody else does
 	mu       sync.Mutex
 	by       map[claimant]*standing
+}
+
+// NewClaims keeps the claims to nodes whose bindings are stored.
+func NewClaims(cfg ClaimsConfig) *claims {
+	return &claims{cfg: cfg, by: make(map[claimant]*standing)}
 }
 
 // claimant is who claims: an agent that proved its TPM, or the holder of a token.
@@ -63,15 +73,18 @@ const (
 	claimRefused
 )
 
-// standing is where a claim stands. claim.Token is emptied with the answer.
+// Standing is where a claim stands.
 type standing struct {
-	claim   api.Claim
+	Claim   api.Claim // its Token is emptied with the answer
 	token   [sha256.Size]byte
 	verdict verdictOnClaim
-	node    api.KubernetesNode // where it was accepted
+	Node    api.KubernetesNode // where it was accepted
 	reason  string             // where it was refused
 	until   time.Time
 }
+
+// Accepted reports whether the operator took the agent for the node.
+func (s standing) Accepted() bool { return s.verdict == claimAccepted }
 
 func (s *standing) refusal() error { return fmt.Errorf("%w: %s", ErrClaimRefused, s.reason) }
 
@@ -93,7 +106,7 @@ func (c *claims) proven(agent attest.AgentID, token string) error {
 func (c *claims) refused(agent attest.AgentID) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s := c.by[claimant{agent: agent}]; s != nil && s.verdict == claimRefused && c.now().Before(s.until) {
+	if s := c.by[claimant{agent: agent}]; s != nil && s.verdict == claimRefused && c.cfg.Now().Before(s.until) {
 		return s.refusal()
 	}
 	return nil
@@ -114,7 +127,7 @@ func (c *claims) stranger(token string, checks []api.PreflightCheck) (standing, 
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if kept := c.by[who]; kept != nil {
-			kept.claim.Preflight = checks
+			kept.Claim.Preflight = checks
 		}
 	}
 	return s, nil
@@ -126,7 +139,7 @@ func (c *claims) look(who claimant, token string, lifetime time.Duration) (stand
 	if _, err := io.ReadFull(rand.Reader, id); err != nil {
 		return standing{}, fmt.Errorf("draw claim id: %w", err)
 	}
-	sum, now := sha256.Sum256([]byte(token)), c.now()
+	sum, now := sha256.Sum256([]byte(token)), c.cfg.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s := c.by[who]; s != nil && s.token == sum && now.Before(s.until) {
@@ -136,7 +149,7 @@ func (c *claims) look(who claimant, token string, lifetime time.Duration) (stand
 		c.makeRoom(now)
 	}
 	s := &standing{
-		claim: api.Claim{ID: hex.EncodeToString(id), Agent: who.agent, Token: token, At: now},
+		Claim: api.Claim{ID: hex.EncodeToString(id), Agent: who.agent, Token: token, At: now},
 		token: sum, until: now.Add(lifetime),
 	}
 	c.by[who] = s
@@ -164,8 +177,8 @@ func (c *claims) waiting() []api.Claim {
 	defer c.mu.Unlock()
 	var list []api.Claim
 	for _, s := range c.by {
-		if s.verdict == claimWaits && c.now().Before(s.until) {
-			list = append(list, s.claim)
+		if s.verdict == claimWaits && c.cfg.Now().Before(s.until) {
+			list = append(list, s.Claim)
 		}
 	}
 	slices.SortFunc(list, func(a, b api.Claim) int {
@@ -188,7 +201,7 @@ func (c *claims) answer(ctx context.Context, id string, answer api.ClaimAnswer) 
 	if err != nil {
 		return standing{}, err
 	}
-	now := c.now()
+	now := c.cfg.Now()
 	if !answer.Accepted {
 		return c.settle(who, id, standing{verdict: claimRefused, reason: answer.Reason, until: now.Add(refusalLifetime)})
 	}
@@ -208,7 +221,7 @@ func (c *claims) answer(ctx context.Context, id string, answer api.ClaimAnswer) 
 	if err := c.bind(ctx, verifier.Binding{Agent: claim.Agent, Node: *answer.Node, At: now}); err != nil {
 		return standing{}, fmt.Errorf("bind node %s to agent %s: %w", answer.Node.Name, claim.Agent, err)
 	}
-	return c.settle(who, id, standing{verdict: claimAccepted, node: *answer.Node, until: until})
+	return c.settle(who, id, standing{verdict: claimAccepted, Node: *answer.Node, until: until})
 }
 
 // bind stores a binding. A node without a TPM is nobody's: whoever held it has been replaced or is gone.
@@ -216,19 +229,19 @@ func (c *claims) bind(ctx context.Context, b verifier.Binding) error {
 	if b.Agent != "" {
 		c.mu.Lock()
 		maps.DeleteFunc(c.by, func(who claimant, s *standing) bool {
-			return who.agent == "" && s.verdict == claimAccepted && s.node.Name == b.Node.Name
+			return who.agent == "" && s.verdict == claimAccepted && s.Node.Name == b.Node.Name
 		})
 		c.mu.Unlock()
-		return c.bindings.Bind(ctx, b)
+		return c.cfg.Bindings.Bind(ctx, b)
 	}
-	holder, err := c.bindings.BindingFor(ctx, b.Node.Name)
+	holder, err := c.cfg.Bindings.BindingFor(ctx, b.Node.Name)
 	if errors.Is(err, verifier.ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return c.bindings.Unbind(ctx, holder.Agent)
+	return c.cfg.Bindings.Unbind(ctx, holder.Agent)
 }
 
 // find returns the claim that waits under an id.
@@ -236,8 +249,8 @@ func (c *claims) find(id string) (claimant, api.Claim, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for who, s := range c.by {
-		if s.claim.ID == id && s.verdict == claimWaits && c.now().Before(s.until) {
-			return who, s.claim, nil
+		if s.Claim.ID == id && s.verdict == claimWaits && c.cfg.Now().Before(s.until) {
+			return who, s.Claim, nil
 		}
 	}
 	return claimant{}, api.Claim{}, fmt.Errorf("claim %.40q: %w", id, verifier.ErrNotFound)
@@ -248,14 +261,14 @@ func (c *claims) settle(who claimant, id string, end standing) (standing, error)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.by[who]
-	if s == nil || s.claim.ID != id {
+	if s == nil || s.Claim.ID != id {
 		return standing{}, fmt.Errorf("claim %.40q: %w", id, verifier.ErrNotFound)
 	}
-	end.claim, end.token = s.claim, s.token
-	end.claim.Token = ""
+	end.Claim, end.token = s.Claim, s.token
+	end.Claim.Token = ""
 	*s = end
 	if end.verdict == claimRefused {
-		c.log.Warn("claim to a Kubernetes node refused", "agent", s.claim.Agent, "claim", id, "reason", end.reason)
+		c.cfg.Log.Warn("claim to a Kubernetes node refused", "agent", s.Claim.Agent, "claim", id, "reason", end.reason)
 	}
 	return *s, nil
 }
@@ -266,12 +279,12 @@ func (c *claims) conflict(ctx context.Context, agent attest.AgentID, answer api.
 	if answer.Replaced {
 		return "", nil
 	}
-	holder, err := c.bindings.BindingFor(ctx, answer.Node.Name)
+	holder, err := c.cfg.Bindings.BindingFor(ctx, answer.Node.Name)
 	if err != nil && !errors.Is(err, verifier.ErrNotFound) {
 		return "", fmt.Errorf("look up node %s: %w", answer.Node.Name, err)
 	}
 	if err == nil && holder.Agent != agent && holder.Node.UID == answer.Node.UID {
-		live, err := c.live(ctx, holder.Agent)
+		live, err := c.cfg.Live(ctx, holder.Agent)
 		if err != nil {
 			return "", fmt.Errorf("look up agent %s: %w", holder.Agent, err)
 		}
@@ -282,7 +295,7 @@ func (c *claims) conflict(ctx context.Context, agent attest.AgentID, answer api.
 	if agent == "" {
 		return "", nil
 	}
-	own, err := c.bindings.BindingOf(ctx, agent)
+	own, err := c.cfg.Bindings.BindingOf(ctx, agent)
 	if err != nil && !errors.Is(err, verifier.ErrNotFound) {
 		return "", fmt.Errorf("look up the node of agent %s: %w", agent, err)
 	}

@@ -28,7 +28,7 @@ func (i interrupted) Bind(ctx context.Context, b verifier.Binding) error {
 func newClaims(t *testing.T, now *time.Time) *claims {
 	t.Helper()
 	live := func(context.Context, attest.AgentID) (bool, error) { return true, nil }
-	return &claims{now: func() time.Time { return *now }, log: slog.New(slog.DiscardHandler), bindings: openStore(t).Bindings(), live: live, by: make(map[claimant]*standing)}
+	return NewClaims(ClaimsConfig{Now: func() time.Time { return *now }, Log: slog.New(slog.DiscardHandler), Bindings: openStore(t).Bindings(), Live: live})
 }
 
 // oneClaim returns the only claim that waits.
@@ -48,7 +48,7 @@ func TestAnswerIsForOneClaim(t *testing.T) {
 	if err := c.proven(node1, "token.old"); err != nil {
 		t.Fatal(err)
 	}
-	c.bindings = interrupted{c.bindings, func() {
+	c.cfg.Bindings = interrupted{c.cfg.Bindings, func() {
 		if err := c.proven(node1, "token.new"); err != nil {
 			t.Error(err)
 		}
@@ -60,12 +60,12 @@ func TestAnswerIsForOneClaim(t *testing.T) {
 	if newer.Token != "token.new" {
 		t.Errorf("the claim with %s waits", newer.Token)
 	}
-	c.bindings = openStore(t).Bindings()
+	c.cfg.Bindings = openStore(t).Bindings()
 	if _, err := c.answer(t.Context(), newer.ID, accepted("worker-1", "uid-1")); err != nil {
 		t.Errorf("its own answer: %v", err)
 	}
 	for _, s := range c.by {
-		if s.claim.Token != "" {
+		if s.Claim.Token != "" {
 			t.Error("the token is kept after the answer")
 		}
 	}
@@ -126,7 +126,7 @@ func TestRefusalEnds(t *testing.T) {
 func TestForgetNode(t *testing.T) {
 	p := newPresences(time.Now)
 	for id, node := range map[attest.AgentID]*api.KubernetesNode{"uid-1": {Name: "worker-1"}, "uid-2": {Name: "worker-2"}, "worker-1": nil} {
-		if err := p.update(presence{id: id, node: node}, func(*api.AgentReport) {}); err != nil {
+		if err := p.update(presence{ID: id, Node: node}, func(*api.AgentReport) {}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -143,13 +143,13 @@ func TestNodeWithoutTPMIsNobodys(t *testing.T) {
 	now := testStart
 	c := newClaims(t, &now)
 	held := verifier.Binding{Agent: node1, Node: api.KubernetesNode{Name: "worker-1", UID: "uid-1"}, At: now}
-	if err := c.bindings.Bind(t.Context(), held); err != nil {
+	if err := c.cfg.Bindings.Bind(t.Context(), held); err != nil {
 		t.Fatal(err)
 	}
 	answer := accepted("worker-1", "uid-1")
 	answer.Expires = now.Add(time.Hour)
 	for _, lives := range []bool{true, false} {
-		c.live = func(context.Context, attest.AgentID) (bool, error) { return lives, nil }
+		c.cfg.Live = func(context.Context, attest.AgentID) (bool, error) { return lives, nil }
 		if _, err := c.stranger(fmt.Sprint("token.", lives), nil); err != nil {
 			t.Fatal(err)
 		}
@@ -157,8 +157,57 @@ func TestNodeWithoutTPMIsNobodys(t *testing.T) {
 		if refused := errors.Is(err, verifier.ErrConflict); refused != lives {
 			t.Errorf("the holder lives: %t, and the answer is %v", lives, err)
 		}
-		if _, err := c.bindings.BindingFor(t.Context(), "worker-1"); errors.Is(err, verifier.ErrNotFound) == lives {
+		if _, err := c.cfg.Bindings.BindingFor(t.Context(), "worker-1"); errors.Is(err, verifier.ErrNotFound) == lives {
 			t.Errorf("the holder lives: %t, and its binding: %v", lives, err)
 		}
+	}
+}
+
+// Strangers cannot fill the memory, and those that they are too many for are their own kind.
+func TestClaimsAreBounded(t *testing.T) {
+	c := NewClaims(ClaimsConfig{Now: time.Now})
+	if err := c.proven(node1, "token.tpm"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 * maxStrangers {
+		if _, err := c.stranger(fmt.Sprint("token.", i), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(c.by) != maxStrangers+1 {
+		t.Errorf("%d claims are kept, want %d and the proven one", len(c.by), maxStrangers)
+	}
+	waiting := c.waiting()
+	if len(waiting) != api.MaxPage || waiting[0].Agent != node1 {
+		t.Errorf("%d claims wait, the first of %q", len(waiting), waiting[0].Agent)
+	}
+	now := time.Now().Add(provenClaimLifetime + time.Second)
+	c.cfg.Now = func() time.Time { return now }
+	if waiting := c.waiting(); len(waiting) != 0 {
+		t.Errorf("%d expired claims wait", len(waiting))
+	}
+}
+
+func TestPresencesAreBounded(t *testing.T) {
+	now := time.Now()
+	p := newPresences(func() time.Time { return now })
+	nothing := func(*api.AgentReport) {}
+	for i := range maxPresences {
+		if err := p.update(presence{ID: attest.AgentID(fmt.Sprint("agent-", i))}, nothing); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.update(presence{ID: "one-more"}, nothing); err == nil {
+		t.Error("one more is kept")
+	}
+	if err := p.update(presence{ID: "agent-0"}, nothing); err != nil {
+		t.Errorf("a known one: %v", err)
+	}
+	if err := p.update(presence{ID: "agent-0", Node: &api.KubernetesNode{}}, nothing); err == nil {
+		t.Error("the UID of a node takes the place of a name")
+	}
+	now = now.Add(presenceLifetime + time.Second)
+	if err := p.update(presence{ID: "one-more"}, nothing); err != nil {
+		t.Errorf("after the others' end: %v", err)
 	}
 }

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -407,54 +406,5 @@ func TestListWithUnproven(t *testing.T) {
 	}
 	if diff := cmp.Diff([]attest.AgentID{"a", "node-0", "node-1", "z"}, seen); diff != "" {
 		t.Error(diff)
-	}
-}
-
-// Strangers cannot fill the memory, and those that they are too many for are their own kind.
-func TestClaimsAreBounded(t *testing.T) {
-	c := &claims{now: time.Now, by: make(map[claimant]*standing)}
-	if err := c.proven(node1, nodeToken); err != nil {
-		t.Fatal(err)
-	}
-	for i := range 2 * maxStrangers {
-		if _, err := c.stranger(fmt.Sprint("token.", i), nil); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if len(c.by) != maxStrangers+1 {
-		t.Errorf("%d claims are kept, want %d and the proven one", len(c.by), maxStrangers)
-	}
-	waiting := c.waiting()
-	if len(waiting) != api.MaxPage || waiting[0].Agent != node1 {
-		t.Errorf("%d claims wait, the first of %q", len(waiting), waiting[0].Agent)
-	}
-	now := time.Now().Add(provenClaimLifetime + time.Second)
-	c.now = func() time.Time { return now }
-	if waiting := c.waiting(); len(waiting) != 0 {
-		t.Errorf("%d expired claims wait", len(waiting))
-	}
-}
-
-func TestPresencesAreBounded(t *testing.T) {
-	now := time.Now()
-	p := newPresences(func() time.Time { return now })
-	nothing := func(*api.AgentReport) {}
-	for i := range maxPresences {
-		if err := p.update(presence{id: attest.AgentID(fmt.Sprint("agent-", i))}, nothing); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := p.update(presence{id: "one-more"}, nothing); err == nil {
-		t.Error("one more is kept")
-	}
-	if err := p.update(presence{id: "agent-0"}, nothing); err != nil {
-		t.Errorf("a known one: %v", err)
-	}
-	if err := p.update(presence{id: "agent-0", node: &api.KubernetesNode{}}, nothing); err == nil {
-		t.Error("the UID of a node takes the place of a name")
-	}
-	now = now.Add(presenceLifetime + time.Second)
-	if err := p.update(presence{id: "one-more"}, nothing); err != nil {
-		t.Errorf("after the others' end: %v", err)
 	}
 }

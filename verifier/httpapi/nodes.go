@@ -66,11 +66,11 @@ func (a *API) bound(ctx context.Context, n verifier.Node) (api.Node, error) {
 
 // unproven is the view of an agent without a TPM (C3): whatever it says, nothing of it is appraised.
 func (a *API) unproven(p presence) api.Node {
-	state := machine.State{Verdict: attest.Unappraised, Shown: attest.Unappraised, Since: p.since}
+	state := machine.State{Verdict: attest.Unappraised, Shown: attest.Unappraised, Since: p.Since}
 	return api.Node{
-		ID: p.id, Verdict: attest.Unappraised, Since: p.since, Reason: api.ReasonNoTpm, KubernetesNode: p.node,
+		ID: p.ID, Verdict: attest.Unappraised, Since: p.Since, Reason: api.ReasonNoTpm, KubernetesNode: p.Node,
 		Failures: []attest.Failure{}, Assigned: []attest.PolicyRef{}, Appraised: []attest.PolicyRef{},
-		KeylimeState: state.KeylimeState(a.cfg.Now(), a.cfg.Verifier.Interval(verifier.Node{})), Heartbeat: &p.report,
+		KeylimeState: state.KeylimeState(a.cfg.Now(), a.cfg.Verifier.Interval(verifier.Node{})), Heartbeat: &p.Report,
 	}
 }
 
@@ -115,7 +115,7 @@ func (a *API) listNodes(w http.ResponseWriter, r *http.Request, _ caller) error 
 // withUnproven merges the agents without a TPM into a page of enrolled nodes. An enrolled one hides an unproven one of its name.
 func (a *API) withUnproven(page []api.Node, after attest.AgentID, limit int) []api.Node {
 	for _, p := range a.presences.after(after) {
-		if _, err := a.cfg.Verifier.Show(p.id); err != nil {
+		if _, err := a.cfg.Verifier.Show(p.ID); err != nil {
 			page = append(page, a.unproven(p))
 		}
 	}

@@ -30,11 +30,12 @@ type presences struct {
 	by map[attest.AgentID]presence
 }
 
+// Presence is an agent without a TPM.
 type presence struct {
-	id     attest.AgentID
-	node   *api.KubernetesNode // nil for one with a join token
-	since  time.Time
-	report api.AgentReport
+	ID     attest.AgentID
+	Node   *api.KubernetesNode // nil for one with a join token
+	Since  time.Time
+	Report api.AgentReport // what it last said
 }
 
 func newPresences(now func() time.Time) *presences {
@@ -46,7 +47,7 @@ func (p *presences) update(from presence, change func(*api.AgentReport)) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.now()
-	known, ok := p.by[from.id]
+	known, ok := p.by[from.ID]
 	if !ok {
 		if len(p.by) >= maxPresences {
 			p.sweep(now)
@@ -54,20 +55,20 @@ func (p *presences) update(from presence, change func(*api.AgentReport)) error {
 		if len(p.by) >= maxPresences {
 			return errTooMany
 		}
-		known.since, known.node = now, from.node
+		known.Since, known.Node = now, from.Node
 	}
-	if (known.node == nil) != (from.node == nil) {
-		return fmt.Errorf("agent %s: %w", from.id, verifier.ErrExists) // a name under a join token is not the UID of a node
+	if (known.Node == nil) != (from.Node == nil) {
+		return fmt.Errorf("agent %s: %w", from.ID, verifier.ErrExists) // a name under a join token is not the UID of a node
 	}
-	known.id, known.node = from.id, from.node
-	known.report.At = now
-	change(&known.report)
-	p.by[from.id] = known
+	known.ID, known.Node = from.ID, from.Node
+	known.Report.At = now
+	change(&known.Report)
+	p.by[from.ID] = known
 	return nil
 }
 
 func (p *presences) sweep(now time.Time) {
-	maps.DeleteFunc(p.by, func(_ attest.AgentID, known presence) bool { return now.Sub(known.report.At) > presenceLifetime })
+	maps.DeleteFunc(p.by, func(_ attest.AgentID, known presence) bool { return now.Sub(known.Report.At) > presenceLifetime })
 }
 
 // forget removes an agent and reports whether there was one.
@@ -83,7 +84,7 @@ func (p *presences) forget(id attest.AgentID) bool {
 func (p *presences) forgetNode(name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	maps.DeleteFunc(p.by, func(_ attest.AgentID, known presence) bool { return known.node != nil && known.node.Name == name })
+	maps.DeleteFunc(p.by, func(_ attest.AgentID, known presence) bool { return known.Node != nil && known.Node.Name == name })
 }
 
 // of returns one agent.

@@ -8,17 +8,9 @@ import (
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
-	"github.com/assay-project/assay/evidence/quote"
 	"github.com/assay-project/assay/evidence/quote/quotetest"
 	"github.com/assay-project/assay/verifier/boxtest"
 )
-
-// prover answers challenges as an agent does.
-func prover(signer *quotetest.Signer, challenge []byte, key attest.Digest) api.SessionProof {
-	qualifying := attest.SHA256.Sum([]byte(api.SessionDomain), challenge, key.Bytes())
-	structure, signature := signer.Certify(qualifying.Bytes(), quote.Clock{Clock: 1})
-	return api.SessionProof{Attest: structure, Signature: signature}
-}
 
 // C1: each row is one fault of one session; without it the token is given and good.
 func TestSessionProof(t *testing.T) {
