@@ -13,6 +13,7 @@ import (
 	"github.com/assay-project/assay/internal/httpjson"
 	"github.com/assay-project/assay/internal/mtls"
 	"github.com/assay-project/assay/verifier"
+	"github.com/assay-project/assay/verifier/identity"
 )
 
 func (a *API) bootstrap(w http.ResponseWriter, _ *http.Request, _ caller) error {
@@ -24,7 +25,7 @@ func (a *API) bootstrap(w http.ResponseWriter, _ *http.Request, _ caller) error 
 func (a *API) peerKey(r *http.Request) (attest.Digest, error) {
 	key, ok := mtls.PeerKey(r.TLS)
 	if !ok {
-		return attest.Digest{}, fmt.Errorf("%w: no client certificate (a self-signed one suffices)", ErrSession)
+		return attest.Digest{}, fmt.Errorf("%w: no client certificate (a self-signed one suffices)", identity.ErrSession)
 	}
 	return key, nil
 }
@@ -42,7 +43,7 @@ func (a *API) beginSession(w http.ResponseWriter, r *http.Request, _ caller) err
 	if err != nil {
 		return err
 	}
-	challenge, err := a.sessions.begin(id, key)
+	challenge, err := a.sessions.Begin(id, key)
 	if err != nil {
 		return err
 	}
@@ -56,7 +57,7 @@ func (a *API) proveSession(w http.ResponseWriter, r *http.Request, _ caller) err
 		return err
 	}
 	if proof.NodeToken != "" {
-		if err := checkNodeToken(proof.NodeToken); err != nil {
+		if err := identity.CheckNodeToken(proof.NodeToken); err != nil {
 			return err
 		}
 	}
@@ -65,7 +66,7 @@ func (a *API) proveSession(w http.ResponseWriter, r *http.Request, _ caller) err
 		return err
 	}
 	session := r.PathValue("session")
-	id, err := a.sessions.challenged(session)
+	id, err := a.sessions.Challenged(session)
 	if err != nil {
 		return err
 	}
@@ -80,12 +81,12 @@ func (a *API) proveSession(w http.ResponseWriter, r *http.Request, _ caller) err
 	if len(failures) > 0 {
 		return &verifier.RefusedError{Failures: failures}
 	}
-	token, err := a.sessions.prove(session, ak, key, proof)
+	token, err := a.sessions.Prove(session, ak, key, proof)
 	if err != nil {
 		return err
 	}
 	if proof.NodeToken != "" {
-		if err := a.claims.proven(id, proof.NodeToken); err != nil {
+		if err := a.claims.Proven(id, proof.NodeToken); err != nil {
 			return err
 		}
 	}
@@ -101,13 +102,13 @@ func (a *API) proveSession(w http.ResponseWriter, r *http.Request, _ caller) err
 func (a *API) agent(r *http.Request) (attest.AgentID, error) {
 	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok {
-		return "", fmt.Errorf("%w: no bearer token", ErrSession)
+		return "", fmt.Errorf("%w: no bearer token", identity.ErrSession)
 	}
 	key, err := a.peerKey(r)
 	if err != nil {
 		return "", err
 	}
-	return a.sessions.agentOf(token, key)
+	return a.sessions.AgentOf(token, key)
 }
 
 func (a *API) heartbeat(w http.ResponseWriter, r *http.Request, _ caller) error {
@@ -168,12 +169,12 @@ func (a *API) reporter(r *http.Request, u api.Unproven, checks []api.PreflightCh
 	if err != nil {
 		return nil, err
 	}
-	if err := a.claims.refused(id); err != nil {
+	if err := a.claims.Refused(id); err != nil {
 		return nil, err
 	}
 	return func(change func(*api.AgentReport)) error {
 		now := a.cfg.Now()
-		a.reports.update(id, func(report *api.AgentReport) { report.At = now; change(report) })
+		a.reports.Update(id, func(report *api.AgentReport) { report.At = now; change(report) })
 		return nil
 	}, nil
 }
@@ -183,18 +184,18 @@ func (a *API) claimed(u api.Unproven, checks []api.PreflightCheck) (reporter, er
 	if u.Agent != "" {
 		return nil, fmt.Errorf("%w: agent: the operator finds the node; a name goes with a join token only", verifier.ErrInvalid)
 	}
-	if err := checkNodeToken(u.NodeToken); err != nil {
+	if err := identity.CheckNodeToken(u.NodeToken); err != nil {
 		return nil, err
 	}
-	s, err := a.claims.stranger(u.NodeToken, checks)
+	s, err := a.claims.Stranger(u.NodeToken, checks)
 	if err != nil || !s.Accepted() {
 		return nil, err
 	}
-	return a.present(presence{ID: attest.AgentID(s.Node.UID), Node: &s.Node}), nil
+	return a.present(identity.Presence{ID: attest.AgentID(s.Node.UID), Node: &s.Node}), nil
 }
 
-func (a *API) present(who presence) reporter {
-	return func(change func(*api.AgentReport)) error { return a.presences.update(who, change) }
+func (a *API) present(who identity.Presence) reporter {
+	return func(change func(*api.AgentReport)) error { return a.presences.Update(who, change) }
 }
 
 // joined is an agent without a TPM that has a join token. The token binds its name as in a registration.
@@ -208,17 +209,17 @@ func (a *API) joined(ctx context.Context, credential string, u api.Unproven) (re
 	}
 	token, secret, err := api.ParseJoinCredential(credential)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrSession, err)
+		return nil, fmt.Errorf("%w: %w", identity.ErrSession, err)
 	}
 	if a.cfg.Redeem == nil {
-		return nil, fmt.Errorf("%w: this server takes no join tokens", ErrSession)
+		return nil, fmt.Errorf("%w: this server takes no join tokens", identity.ErrSession)
 	}
 	if err := a.cfg.Redeem(ctx, token, secret, id); err != nil {
 		return nil, err
 	}
 	// Who is known is asked about no more: the registrar would log each question. When an agent of that name is enrolled, its own row hides this one.
 	live := false
-	if _, known := a.presences.of(id); !known {
+	if _, known := a.presences.Of(id); !known {
 		if live, err = a.live(ctx, id); err != nil {
 			return nil, err
 		}
@@ -226,7 +227,7 @@ func (a *API) joined(ctx context.Context, credential string, u api.Unproven) (re
 	if _, isHash := id.Label(); live || isHash {
 		return nil, fmt.Errorf("%w: %s is the name of an agent with a TPM, which proves it in a session", errForbidden, id)
 	}
-	return a.present(presence{ID: id}), nil
+	return a.present(identity.Presence{ID: id}), nil
 }
 
 // live reports whether an agent with a TPM has this name.
@@ -242,7 +243,7 @@ func (a *API) live(ctx context.Context, id attest.AgentID) (bool, error) {
 }
 
 func (a *API) listClaims(w http.ResponseWriter, _ *http.Request, _ caller) error {
-	httpjson.Write(w, http.StatusOK, api.Page[api.Claim]{Items: list(a.claims.waiting())})
+	httpjson.Write(w, http.StatusOK, api.Page[api.Claim]{Items: list(a.claims.Waiting())})
 	return nil
 }
 
@@ -251,15 +252,15 @@ func (a *API) answerClaim(w http.ResponseWriter, r *http.Request, c caller) erro
 	if err := decode(r, maxBodyBytes, &answer); err != nil {
 		return err
 	}
-	end, err := a.claims.answer(r.Context(), r.PathValue("id"), answer)
+	end, err := a.claims.Answer(r.Context(), r.PathValue("id"), answer)
 	if err != nil {
 		return err
 	}
 	if end.Accepted() {
 		a.cfg.Log.Info("claim to a Kubernetes node accepted", "agent", end.Claim.Agent, "node", end.Node.Name, "uid", end.Node.UID, "by", c.name)
 		if end.Claim.Agent != "" {
-			a.presences.forgetNode(end.Node.Name)
-		} else if err := a.presences.update(presence{ID: attest.AgentID(end.Node.UID), Node: &end.Node}, func(report *api.AgentReport) {
+			a.presences.ForgetNode(end.Node.Name)
+		} else if err := a.presences.Update(identity.Presence{ID: attest.AgentID(end.Node.UID), Node: &end.Node}, func(report *api.AgentReport) {
 			if end.Claim.Preflight != nil {
 				report.Preflight = end.Claim.Preflight
 			}

@@ -1,9 +1,7 @@
 // Package httpapi serves /api/v1, the native API of the verifier role.
 //
-// A handler authenticates by the client's certificate and role, reads the request strictly, asks the verifier or a store, and writes what package
-// api describes; one table maps errors to statuses. It decides nothing about evidence. What agents say of themselves lives here, in
-// memory: their sessions (proof of the AK, bound to the TLS key), their claims to Kubernetes nodes, which the operator answers, and their
-// reports, which are for people and for no check.
+// A handler authenticates by the client's certificate and role, reads the request strictly, asks the verifier, a store or package identity, and
+// writes what package api describes; one table maps errors to statuses. It decides nothing about evidence.
 package httpapi
 
 import (
@@ -24,6 +22,7 @@ import (
 	"github.com/assay-project/assay/policy"
 	"github.com/assay-project/assay/reaction"
 	"github.com/assay-project/assay/verifier"
+	"github.com/assay-project/assay/verifier/identity"
 	"github.com/assay-project/assay/verifier/machine"
 )
 
@@ -51,7 +50,7 @@ type Config struct {
 	Keys      verifier.KeyStore
 	Registrar verifier.Registrar
 	Pending   PendingRegistrations
-	// Redeem binds a join token to an agent's name, as a registration does; its refusals wrap ErrSession. Nil takes none from agents without a TPM.
+	// Redeem binds a join token to an agent's name, as a registration does; its refusals wrap identity.ErrSession. Nil takes none from agents without a TPM.
 	Redeem func(ctx context.Context, token string, secret []byte, agent attest.AgentID) error
 	// Issue makes a client certificate.
 	Issue func(ctx context.Context, r api.CertificateRequest) (api.Certificate, error)
@@ -73,10 +72,10 @@ type Config struct {
 // API serves /api/v1.
 type API struct {
 	cfg       Config
-	sessions  *sessions
-	claims    *claims
-	reports   *reports
-	presences *presences
+	sessions  *identity.Sessions
+	claims    *identity.Claims
+	reports   *identity.Reports
+	presences *identity.Presences
 	streams   *streams
 	mux       *http.ServeMux
 	guarded   http.Handler
@@ -155,12 +154,12 @@ func New(cfg Config) *API {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &API{cfg: cfg, sessions: newSessions(cfg.Now), presences: newPresences(cfg.Now), streams: &streams{open: map[caller]int{}}, mux: http.NewServeMux()}
-	a.reports = newReports(func(id attest.AgentID) bool {
+	a := &API{cfg: cfg, sessions: identity.NewSessions(cfg.Now), presences: identity.NewPresences(cfg.Now), streams: &streams{open: map[caller]int{}}, mux: http.NewServeMux()}
+	a.reports = identity.NewReports(func(id attest.AgentID) bool {
 		_, err := cfg.Verifier.Show(id)
 		return err == nil
 	})
-	a.claims = NewClaims(ClaimsConfig{Now: cfg.Now, Log: cfg.Log, Bindings: cfg.Bindings, Live: a.live})
+	a.claims = identity.NewClaims(identity.ClaimsConfig{Now: cfg.Now, Log: cfg.Log, Bindings: cfg.Bindings, Live: a.live})
 	for _, r := range routes() {
 		a.mux.Handle(r.method+" "+r.pattern, a.guard(r))
 	}
@@ -247,9 +246,9 @@ var statuses = []struct {
 	{errForbidden, http.StatusForbidden},
 	{errCrossOrigin, http.StatusForbidden},
 	{errNotJSON, http.StatusUnsupportedMediaType},
-	{ErrSession, http.StatusUnauthorized},
-	{ErrClaimRefused, http.StatusForbidden},
-	{errTooMany, http.StatusServiceUnavailable},
+	{identity.ErrSession, http.StatusUnauthorized},
+	{identity.ErrClaimRefused, http.StatusForbidden},
+	{identity.ErrTooMany, http.StatusServiceUnavailable},
 	{errTooManyStreams, http.StatusTooManyRequests},
 	{verifier.ErrNotFound, http.StatusNotFound},
 	{verifier.ErrExpired, http.StatusGone},

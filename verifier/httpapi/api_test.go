@@ -35,12 +35,11 @@ import (
 	"github.com/assay-project/assay/sqlstore"
 	"github.com/assay-project/assay/verifier"
 	"github.com/assay-project/assay/verifier/boxtest"
+	"github.com/assay-project/assay/verifier/identity"
 	"github.com/assay-project/assay/verifier/machine"
 )
 
 const node1 = attest.AgentID("node-1")
-
-var testStart = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
 // site is a served API with real TLS and the three CAs of C6.
 type site struct {
@@ -87,7 +86,7 @@ func (s *site) redeem(_ context.Context, token string, secret []byte, agent atte
 	credential := api.JoinToken{ID: token, Secret: secret}.Credential()
 	holder, ok := s.redeemed[credential]
 	if !ok || holder != "" && holder != agent {
-		return fmt.Errorf("%w: join token %s is not valid", ErrSession, token)
+		return fmt.Errorf("%w: join token %s is not valid", identity.ErrSession, token)
 	}
 	s.redeemed[credential] = agent
 	return nil
@@ -480,7 +479,7 @@ func TestAgentOverTheAPI(t *testing.T) {
 	}
 	var challenge api.SessionChallenge
 	s.into(agent, call{method: "POST", path: api.PathAgentSessions, body: `{"agent":"node-1"}`}, &challenge)
-	proof, err := json.Marshal(prover(s.boxes["node-1"].Signer, challenge.Challenge, mtls.KeyDigest(leaf.Leaf)))
+	proof, err := json.Marshal(boxtest.Prove(s.boxes["node-1"].Signer, challenge.Challenge, mtls.KeyDigest(leaf.Leaf)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,8 @@ import (
 	"github.com/assay-project/assay/internal/mtls"
 	"github.com/assay-project/assay/internal/mtls/mtlstest"
 	"github.com/assay-project/assay/verifier"
+	"github.com/assay-project/assay/verifier/boxtest"
+	"github.com/assay-project/assay/verifier/identity"
 )
 
 const (
@@ -55,7 +57,7 @@ func (s *site) session(certificate mtls.Source, nodeToken string) string {
 	agent := s.client(certificate)
 	var challenge api.SessionChallenge
 	s.into(agent, call{method: "POST", path: api.PathAgentSessions, body: `{"agent":"node-1"}`}, &challenge)
-	proof := prover(s.boxes["node-1"].Signer, challenge.Challenge, mtls.KeyDigest(leaf.Leaf))
+	proof := boxtest.Prove(s.boxes["node-1"].Signer, challenge.Challenge, mtls.KeyDigest(leaf.Leaf))
 	proof.NodeToken = nodeToken
 	var token api.SessionToken
 	s.into(agent, call{method: "PUT", path: api.PathAgentSessions + "/" + challenge.Session, body: text(s.t, proof)}, &token)
@@ -263,7 +265,7 @@ func TestClaimRefused(t *testing.T) {
 	if !strings.Contains(s.log.String(), "not of this cluster") {
 		t.Error("the log does not say why")
 	}
-	later := time.Now().Add(refusalLifetime + time.Second)
+	later := time.Now().Add(identity.RefusalLifetime + time.Second)
 	s.now.Store(&later)
 	bearer = s.session(certificate, nodeToken+"2")
 	check(http.StatusNoContent)
@@ -288,14 +290,14 @@ func TestClaimBadAnswers(t *testing.T) {
 		"no reason":        {api.ClaimAnswer{}, "reason: is empty"},
 		"no end":           {with(func(a *api.ClaimAnswer) { a.Expires = time.Time{} }), "expires"},
 		"an end that was":  {with(func(a *api.ClaimAnswer) { a.Expires = time.Now().Add(-time.Second) }), "expires"},
-		"an end too late":  {with(func(a *api.ClaimAnswer) { a.Expires = time.Now().Add(maxAcceptedLifetime + time.Hour) }), "expires"},
+		"an end too late":  {with(func(a *api.ClaimAnswer) { a.Expires = time.Now().Add(identity.MaxAcceptedLifetime + time.Hour) }), "expires"},
 		"a name of no use": {with(func(a *api.ClaimAnswer) { a.Node.Name = "../x" }), "node.name"},
 	} {
 		if status, body := s.answer(operator, claim, tt.answer); status != http.StatusBadRequest || !strings.Contains(body, tt.want) {
 			t.Errorf("%s: %d %s", name, status, body)
 		}
 	}
-	expired := time.Now().Add(strangerClaimLifetime + time.Second)
+	expired := time.Now().Add(identity.StrangerClaimLifetime + time.Second)
 	s.now.Store(&expired)
 	if status, _ := s.answer(operator, claim, with(func(a *api.ClaimAnswer) { a.Expires = expired.Add(time.Hour) })); status != http.StatusNotFound {
 		t.Errorf("an expired claim: %d", status)
@@ -367,7 +369,7 @@ func TestJoinTokenWithoutTPM(t *testing.T) {
 	}
 	var n api.Node
 	s.into(viewer, call{method: "GET", path: api.PathNodes + "/printer-1"}, &n)
-	later := time.Now().Add(presenceLifetime + time.Minute)
+	later := time.Now().Add(identity.PresenceLifetime + time.Minute)
 	s.now.Store(&later)
 	if nodes := s.nodes(viewer); len(nodes) != 0 {
 		t.Errorf("a day after its last word it is still shown: %+v", nodes)

@@ -17,6 +17,7 @@ import (
 	"github.com/assay-project/assay/internal/httpjson"
 	"github.com/assay-project/assay/internal/mtls"
 	"github.com/assay-project/assay/verifier"
+	"github.com/assay-project/assay/verifier/identity"
 	"github.com/assay-project/assay/verifier/machine"
 )
 
@@ -36,7 +37,7 @@ func (a *API) view(n verifier.Node) api.Node {
 		Assignment:   n.Assignment, Coverage: n.Coverage(), Readmission: s.Readmission, Emulated: n.Enrolment.Emulated,
 		IMAPolicy: s.Progress.IMAPolicy, Cordoned: s.Cordoned, Muted: a.cfg.Verifier.Mute(n),
 		EndorsedBy: n.Enrolment.EndorsedBy, FirstUse: n.Enrolment.FirstUse, Endorsement: endorsementLabel(n.Enrolment), Enrolled: n.Enrolment.At,
-		TpmPresent: true, Address: n.Enrolment.Address, Port: n.Enrolment.Port, KeylimeState: a.cfg.Verifier.KeylimeState(n), Heartbeat: a.reports.of(n.ID),
+		TpmPresent: true, Address: n.Enrolment.Address, Port: n.Enrolment.Port, KeylimeState: a.cfg.Verifier.KeylimeState(n), Heartbeat: a.reports.Of(n.ID),
 	}
 }
 
@@ -65,7 +66,7 @@ func (a *API) bound(ctx context.Context, n verifier.Node) (api.Node, error) {
 }
 
 // unproven is the view of an agent without a TPM (C3): whatever it says, nothing of it is appraised.
-func (a *API) unproven(p presence) api.Node {
+func (a *API) unproven(p identity.Presence) api.Node {
 	state := machine.State{Verdict: attest.Unappraised, Shown: attest.Unappraised, Since: p.Since}
 	return api.Node{
 		ID: p.ID, Verdict: attest.Unappraised, Since: p.Since, Reason: api.ReasonNoTpm, KubernetesNode: p.Node,
@@ -114,7 +115,7 @@ func (a *API) listNodes(w http.ResponseWriter, r *http.Request, _ caller) error 
 
 // withUnproven merges the agents without a TPM into a page of enrolled nodes. An enrolled one hides an unproven one of its name.
 func (a *API) withUnproven(page []api.Node, after attest.AgentID, limit int) []api.Node {
-	for _, p := range a.presences.after(after) {
+	for _, p := range a.presences.After(after) {
 		if _, err := a.cfg.Verifier.Show(p.ID); err != nil {
 			page = append(page, a.unproven(p))
 		}
@@ -139,7 +140,7 @@ func (a *API) showNode(w http.ResponseWriter, r *http.Request, _ caller) error {
 	}
 	n, err := a.cfg.Verifier.Show(id)
 	if errors.Is(err, verifier.ErrNotFound) {
-		if p, ok := a.presences.of(id); ok {
+		if p, ok := a.presences.Of(id); ok {
 			httpjson.Write(w, http.StatusOK, a.unproven(p))
 			return nil
 		}
@@ -259,10 +260,10 @@ func (a *API) removeNode(w http.ResponseWriter, r *http.Request, c caller) error
 		return err
 	}
 	err = a.cfg.Verifier.Remove(r.Context(), id)
-	if gone := a.presences.forget(id); err != nil && !(gone && errors.Is(err, verifier.ErrNotFound)) {
+	if gone := a.presences.Forget(id); err != nil && !(gone && errors.Is(err, verifier.ErrNotFound)) {
 		return err
 	}
-	a.reports.forget(id)
+	a.reports.Forget(id)
 	if err := a.cfg.Bindings.Unbind(r.Context(), id); err != nil {
 		return fmt.Errorf("free the Kubernetes node of %s: %w", id, err)
 	}

@@ -28,6 +28,7 @@ import (
 	"github.com/assay-project/assay/sqlstore"
 	"github.com/assay-project/assay/verifier"
 	"github.com/assay-project/assay/verifier/httpapi"
+	"github.com/assay-project/assay/verifier/identity"
 	"github.com/assay-project/assay/verifier/pull"
 )
 
@@ -185,7 +186,7 @@ func (s *server) nativeAPI(asked *verifier.RegistrarClient, registrarPort int) {
 func (s *server) redeem(ctx context.Context, token string, secret []byte, agent attest.AgentID) error {
 	err := s.store.Tokens().Redeem(ctx, token, secret, agent)
 	if errors.Is(err, registrar.ErrToken) {
-		return fmt.Errorf("%w: join token %q is not valid for agent %q: it is unknown, has expired, or was used by another agent", httpapi.ErrSession, token, agent)
+		return fmt.Errorf("%w: join token %q is not valid for agent %q: it is unknown, has expired, or was used by another agent", identity.ErrSession, token, agent)
 	}
 	return err
 }

@@ -1,4 +1,4 @@
-package httpapi
+package identity
 
 import (
 	"errors"
@@ -43,8 +43,8 @@ func TestSessionProof(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for _, good := range []bool{false, true} {
 				now := testStart
-				s := newSessions(func() time.Time { return now })
-				challenge, err := s.begin(node1, key)
+				s := NewSessions(func() time.Time { return now })
+				challenge, err := s.Begin(node1, key)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -53,9 +53,9 @@ func TestSessionProof(t *testing.T) {
 					disturb(&a)
 				}
 				now = now.Add(a.wait)
-				proof := prover(a.signer, a.challenge, a.bound)
+				proof := boxtest.Prove(a.signer, a.challenge, a.bound)
 				a.spoil(&proof)
-				token, err := s.prove(a.session, signer.AK(), a.presents, proof)
+				token, err := s.Prove(a.session, signer.AK(), a.presents, proof)
 				if !good && !errors.Is(err, ErrSession) {
 					t.Errorf("%v, want ErrSession", err)
 				}
@@ -67,13 +67,13 @@ func TestSessionProof(t *testing.T) {
 	}
 }
 
-func openSession(t *testing.T, s *sessions, agent attest.AgentID, key attest.Digest) (api.SessionChallenge, api.SessionToken) {
+func openSession(t *testing.T, s *Sessions, agent attest.AgentID, key attest.Digest) (api.SessionChallenge, api.SessionToken) {
 	t.Helper()
-	challenge, err := s.begin(agent, key)
+	challenge, err := s.Begin(agent, key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := s.prove(challenge.Session, boxtest.Signers()[0].AK(), key, prover(boxtest.Signers()[0], challenge.Challenge, key))
+	token, err := s.Prove(challenge.Session, boxtest.Signers()[0].AK(), key, boxtest.Prove(boxtest.Signers()[0], challenge.Challenge, key))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,34 +82,34 @@ func openSession(t *testing.T, s *sessions, agent attest.AgentID, key attest.Dig
 
 func TestSessionToken(t *testing.T) {
 	now := testStart
-	s := newSessions(func() time.Time { return now })
+	s := NewSessions(func() time.Time { return now })
 	key, otherKey := attest.SHA256.Sum([]byte("TLS key")), attest.SHA256.Sum([]byte("another TLS key"))
 	challenge, first := openSession(t, s, node1, key)
 
-	if _, err := s.prove(challenge.Session, boxtest.Signers()[0].AK(), key, prover(boxtest.Signers()[0], challenge.Challenge, key)); !errors.Is(err, ErrSession) {
+	if _, err := s.Prove(challenge.Session, boxtest.Signers()[0].AK(), key, boxtest.Prove(boxtest.Signers()[0], challenge.Challenge, key)); !errors.Is(err, ErrSession) {
 		t.Errorf("a challenge served twice: %v", err)
 	}
-	if who, err := s.agentOf(first.Token, key); who != node1 || err != nil {
+	if who, err := s.AgentOf(first.Token, key); who != node1 || err != nil {
 		t.Errorf("a good token: %q, %v", who, err)
 	}
 	for name, try := range map[string]func() (attest.AgentID, error){
-		"over another TLS key": func() (attest.AgentID, error) { return s.agentOf(first.Token, otherKey) },
-		"of nobody":            func() (attest.AgentID, error) { return s.agentOf("", key) },
-		"guessed":              func() (attest.AgentID, error) { return s.agentOf(first.Token[:len(first.Token)-1]+"x", key) },
+		"over another TLS key": func() (attest.AgentID, error) { return s.AgentOf(first.Token, otherKey) },
+		"of nobody":            func() (attest.AgentID, error) { return s.AgentOf("", key) },
+		"guessed":              func() (attest.AgentID, error) { return s.AgentOf(first.Token[:len(first.Token)-1]+"x", key) },
 	} {
 		if who, err := try(); !errors.Is(err, ErrSession) || who != "" {
 			t.Errorf("a token %s: %q, %v", name, who, err)
 		}
 	}
 	_, second := openSession(t, s, node1, otherKey)
-	if _, err := s.agentOf(first.Token, key); !errors.Is(err, ErrSession) {
+	if _, err := s.AgentOf(first.Token, key); !errors.Is(err, ErrSession) {
 		t.Errorf("the token before the last one: %v", err)
 	}
-	if _, err := s.agentOf(second.Token, otherKey); err != nil {
+	if _, err := s.AgentOf(second.Token, otherKey); err != nil {
 		t.Errorf("the last token: %v", err)
 	}
 	now = now.Add(tokenLifetime + time.Second)
-	if _, err := s.agentOf(second.Token, otherKey); !errors.Is(err, ErrSession) {
+	if _, err := s.AgentOf(second.Token, otherKey); !errors.Is(err, ErrSession) {
 		t.Errorf("an expired token: %v", err)
 	}
 }
@@ -117,10 +117,10 @@ func TestSessionToken(t *testing.T) {
 // Anybody may ask for challenges; what is kept of them is bounded, and a flood locks nobody out.
 func TestChallengesAreBounded(t *testing.T) {
 	now := testStart
-	s := newSessions(func() time.Time { return now })
+	s := NewSessions(func() time.Time { return now })
 	key := attest.SHA256.Sum([]byte("TLS key"))
 	for range maxChallenges + 10 {
-		if _, err := s.begin("stranger", key); err != nil {
+		if _, err := s.Begin("stranger", key); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -130,7 +130,7 @@ func TestChallengesAreBounded(t *testing.T) {
 	openSession(t, s, node1, key)
 	now = now.Add(challengeLifetime + time.Second)
 	for range 2 {
-		if _, err := s.begin("stranger", key); err != nil {
+		if _, err := s.Begin("stranger", key); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -142,9 +142,9 @@ func TestChallengesAreBounded(t *testing.T) {
 // What agents say is kept for those that are enrolled; of all others so much and no more.
 func TestReportsAreBounded(t *testing.T) {
 	enrolled := map[attest.AgentID]bool{node1: true}
-	r := newReports(func(id attest.AgentID) bool { return enrolled[id] })
+	r := NewReports(func(id attest.AgentID) bool { return enrolled[id] })
 	say := func(id attest.AgentID) {
-		r.update(id, func(report *api.AgentReport) { report.Heartbeat.Version = string(id) })
+		r.Update(id, func(report *api.AgentReport) { report.Heartbeat.Version = string(id) })
 	}
 	say(node1)
 	say("node-2")
@@ -158,11 +158,11 @@ func TestReportsAreBounded(t *testing.T) {
 		t.Errorf("%d reports, %d of strangers", len(r.by), len(r.strangers))
 	}
 	for id := range enrolled {
-		if report := r.of(id); report == nil || report.Heartbeat.Version != string(id) {
+		if report := r.Of(id); report == nil || report.Heartbeat.Version != string(id) {
 			t.Errorf("the report of %s: %+v", id, report)
 		}
 	}
-	if r.forget(node1); r.of(node1) != nil || r.of("node-2") == nil {
+	if r.Forget(node1); r.Of(node1) != nil || r.Of("node-2") == nil {
 		t.Error("after a removal")
 	}
 }

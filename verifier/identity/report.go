@@ -1,4 +1,4 @@
-package httpapi
+package identity
 
 import (
 	"sync"
@@ -11,8 +11,8 @@ import (
 // way; a living agent sends it again with its next session.
 const maxReports = 1024
 
-// reports hold what agents last said of themselves. They are for people: no check reads them.
-type reports struct {
+// Reports hold what agents last said of themselves. They are for people: no check reads them.
+type Reports struct {
 	enrolled func(attest.AgentID) bool
 
 	mu        sync.Mutex
@@ -20,11 +20,13 @@ type reports struct {
 	strangers map[attest.AgentID]bool // those in by that were not enrolled when they last reported
 }
 
-func newReports(enrolled func(attest.AgentID) bool) *reports {
-	return &reports{enrolled: enrolled, by: make(map[attest.AgentID]api.AgentReport), strangers: make(map[attest.AgentID]bool)}
+// NewReports keeps the reports of all that are enrolled, and of some others.
+func NewReports(enrolled func(attest.AgentID) bool) *Reports {
+	return &Reports{enrolled: enrolled, by: make(map[attest.AgentID]api.AgentReport), strangers: make(map[attest.AgentID]bool)}
 }
 
-func (r *reports) of(id attest.AgentID) *api.AgentReport {
+// Of returns what an agent last said, nil for nothing.
+func (r *Reports) Of(id attest.AgentID) *api.AgentReport {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if report, ok := r.by[id]; ok {
@@ -33,7 +35,8 @@ func (r *reports) of(id attest.AgentID) *api.AgentReport {
 	return nil
 }
 
-func (r *reports) update(id attest.AgentID, change func(*api.AgentReport)) {
+// Update changes what an agent said.
+func (r *Reports) Update(id attest.AgentID, change func(*api.AgentReport)) {
 	enrolled := r.enrolled(id)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -54,14 +57,14 @@ func (r *reports) update(id attest.AgentID, change func(*api.AgentReport)) {
 	r.by[id] = report
 }
 
-// forget drops the report of a node that was removed.
-func (r *reports) forget(id attest.AgentID) {
+// Forget drops the report of a node that was removed.
+func (r *Reports) Forget(id attest.AgentID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.drop(id)
 }
 
-func (r *reports) drop(id attest.AgentID) {
+func (r *Reports) drop(id attest.AgentID) {
 	delete(r.by, id)
 	delete(r.strangers, id)
 }

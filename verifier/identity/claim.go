@@ -1,4 +1,4 @@
-package httpapi
+package identity
 
 import (
 	"cmp"
@@ -24,10 +24,14 @@ import (
 // Limits of claims.
 const (
 	// provenClaimLifetime is a session's: its renewal makes a new claim. An agent without a TPM repeats its claim with each heartbeat.
-	provenClaimLifetime   = tokenLifetime
-	strangerClaimLifetime = 5 * time.Minute
-	refusalLifetime       = 2 * time.Minute // then the same token may be claimed with again: the operator's mind, or the cluster, may have changed
-	maxAcceptedLifetime   = 24 * time.Hour
+	provenClaimLifetime = tokenLifetime
+	// StrangerClaimLifetime is how long a claim without a TPM waits for the operator.
+	StrangerClaimLifetime = 5 * time.Minute
+	// RefusalLifetime is how long a refusal holds. Then the same token may be claimed with again: the operator's mind, or the cluster, may have
+	// changed.
+	RefusalLifetime = 2 * time.Minute
+	// MaxAcceptedLifetime bounds the time for which a token without a TPM is accepted.
+	MaxAcceptedLifetime = 24 * time.Hour
 	// maxStrangers bounds what clients that proved nothing can make us keep and the operator review. Beyond it an arbitrary one of theirs gives way, as
 	// with challenges: refusing would let a flood lock all others out.
 	maxStrangers = 1024
@@ -46,17 +50,17 @@ type ClaimsConfig struct {
 }
 
 // Claims are the agents' claims to Kubernetes nodes. They live in memory: tokens are secrets, and after a restart of the server agents claim again.
-type claims struct {
+type Claims struct {
 	cfg ClaimsConfig
 
 	deciding sync.Mutex // one answer at a time: between looking at a binding and changing it nobody else does
 	mu       sync.Mutex
-	by       map[claimant]*standing
+	by       map[claimant]*Standing
 }
 
 // NewClaims keeps the claims to nodes whose bindings are stored.
-func NewClaims(cfg ClaimsConfig) *claims {
-	return &claims{cfg: cfg, by: make(map[claimant]*standing)}
+func NewClaims(cfg ClaimsConfig) *Claims {
+	return &Claims{cfg: cfg, by: make(map[claimant]*Standing)}
 }
 
 // claimant is who claims: an agent that proved its TPM, or the holder of a token.
@@ -74,7 +78,7 @@ const (
 )
 
 // Standing is where a claim stands.
-type standing struct {
+type Standing struct {
 	Claim   api.Claim // its Token is emptied with the answer
 	token   [sha256.Size]byte
 	verdict verdictOnClaim
@@ -84,26 +88,26 @@ type standing struct {
 }
 
 // Accepted reports whether the operator took the agent for the node.
-func (s standing) Accepted() bool { return s.verdict == claimAccepted }
+func (s Standing) Accepted() bool { return s.verdict == claimAccepted }
 
-func (s *standing) refusal() error { return fmt.Errorf("%w: %s", ErrClaimRefused, s.reason) }
+func (s *Standing) refusal() error { return fmt.Errorf("%w: %s", ErrClaimRefused, s.reason) }
 
-// checkNodeToken refuses what cannot be a token. Its error never holds the token.
-func checkNodeToken(token string) error {
+// CheckNodeToken refuses what cannot be a token. Its error never holds the token.
+func CheckNodeToken(token string) error {
 	if token == "" || len(token) > api.MaxNodeTokenBytes || strings.ContainsFunc(token, func(c rune) bool { return c <= ' ' || c > '~' }) {
 		return fmt.Errorf("%w: nodeToken is no token of 1 to %d bytes", verifier.ErrInvalid, api.MaxNodeTokenBytes)
 	}
 	return nil
 }
 
-// proven takes the claim of an agent that proved its TPM. A new token supersedes the claim with an older one.
-func (c *claims) proven(agent attest.AgentID, token string) error {
+// Proven takes the claim of an agent that proved its TPM. A new token supersedes the claim with an older one.
+func (c *Claims) Proven(agent attest.AgentID, token string) error {
 	_, err := c.look(claimant{agent: agent}, token, provenClaimLifetime)
 	return err
 }
 
-// refused returns why the last claim of a proven agent was refused, or nil.
-func (c *claims) refused(agent attest.AgentID) error {
+// Refused returns why the last claim of a proven agent was refused, or nil.
+func (c *Claims) Refused(agent attest.AgentID) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s := c.by[claimant{agent: agent}]; s != nil && s.verdict == claimRefused && c.cfg.Now().Before(s.until) {
@@ -112,11 +116,11 @@ func (c *claims) refused(agent attest.AgentID) error {
 	return nil
 }
 
-// stranger takes the claim of a client that proved nothing but holds a token, and returns where it stands: accepted or waiting.
+// Stranger takes the claim of a client that proved nothing but holds a token, and returns where it stands: accepted or waiting.
 // Checks, if there are any, are shown to the operator while it waits.
-func (c *claims) stranger(token string, checks []api.PreflightCheck) (standing, error) {
+func (c *Claims) Stranger(token string, checks []api.PreflightCheck) (Standing, error) {
 	who := claimant{token: sha256.Sum256([]byte(token))}
-	s, err := c.look(who, token, strangerClaimLifetime)
+	s, err := c.look(who, token, StrangerClaimLifetime)
 	if err != nil {
 		return s, err
 	}
@@ -134,10 +138,10 @@ func (c *claims) stranger(token string, checks []api.PreflightCheck) (standing, 
 }
 
 // look returns where a claim stands, and makes it where there is none with this token.
-func (c *claims) look(who claimant, token string, lifetime time.Duration) (standing, error) {
+func (c *Claims) look(who claimant, token string, lifetime time.Duration) (Standing, error) {
 	id := make([]byte, 16)
 	if _, err := io.ReadFull(rand.Reader, id); err != nil {
-		return standing{}, fmt.Errorf("draw claim id: %w", err)
+		return Standing{}, fmt.Errorf("draw claim id: %w", err)
 	}
 	sum, now := sha256.Sum256([]byte(token)), c.cfg.Now()
 	c.mu.Lock()
@@ -148,7 +152,7 @@ func (c *claims) look(who claimant, token string, lifetime time.Duration) (stand
 	if who.agent == "" {
 		c.makeRoom(now)
 	}
-	s := &standing{
+	s := &Standing{
 		Claim: api.Claim{ID: hex.EncodeToString(id), Agent: who.agent, Token: token, At: now},
 		token: sum, until: now.Add(lifetime),
 	}
@@ -157,8 +161,8 @@ func (c *claims) look(who claimant, token string, lifetime time.Duration) (stand
 }
 
 // makeRoom drops what is over, and an arbitrary stranger where there are too many.
-func (c *claims) makeRoom(now time.Time) {
-	maps.DeleteFunc(c.by, func(_ claimant, s *standing) bool { return !now.Before(s.until) })
+func (c *Claims) makeRoom(now time.Time) {
+	maps.DeleteFunc(c.by, func(_ claimant, s *Standing) bool { return !now.Before(s.until) })
 	strangers := 0
 	for who, s := range c.by {
 		if who.agent != "" || s.verdict == claimAccepted {
@@ -171,8 +175,8 @@ func (c *claims) makeRoom(now time.Time) {
 	}
 }
 
-// waiting lists the claims that the operator has to answer: those of proven agents first, so that strangers cannot delay them.
-func (c *claims) waiting() []api.Claim {
+// Waiting lists the claims that the operator has to answer: those of proven agents first, so that strangers cannot delay them.
+func (c *Claims) Waiting() []api.Claim {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var list []api.Claim
@@ -190,45 +194,45 @@ func (c *claims) waiting() []api.Claim {
 	return list[:min(len(list), api.MaxPage)]
 }
 
-// answer carries out the operator's answer. It returns what became of the claim, for who has to know.
-func (c *claims) answer(ctx context.Context, id string, answer api.ClaimAnswer) (standing, error) {
+// Answer carries out the operator's answer. It returns what became of the claim, for who has to know.
+func (c *Claims) Answer(ctx context.Context, id string, answer api.ClaimAnswer) (Standing, error) {
 	if err := answer.Validate(); err != nil {
-		return standing{}, fmt.Errorf("%w: %w", verifier.ErrInvalid, err)
+		return Standing{}, fmt.Errorf("%w: %w", verifier.ErrInvalid, err)
 	}
 	c.deciding.Lock()
 	defer c.deciding.Unlock()
 	who, claim, err := c.find(id)
 	if err != nil {
-		return standing{}, err
+		return Standing{}, err
 	}
 	now := c.cfg.Now()
 	if !answer.Accepted {
-		return c.settle(who, id, standing{verdict: claimRefused, reason: answer.Reason, until: now.Add(refusalLifetime)})
+		return c.settle(who, id, Standing{verdict: claimRefused, reason: answer.Reason, until: now.Add(RefusalLifetime)})
 	}
 	until := now.Add(provenClaimLifetime)
 	if claim.Agent == "" {
 		until = answer.Expires
-		if !until.After(now) || until.After(now.Add(maxAcceptedLifetime)) {
-			return standing{}, fmt.Errorf("%w: expires: %s is not within %v from now", verifier.ErrInvalid, until.Format(time.RFC3339), maxAcceptedLifetime)
+		if !until.After(now) || until.After(now.Add(MaxAcceptedLifetime)) {
+			return Standing{}, fmt.Errorf("%w: expires: %s is not within %v from now", verifier.ErrInvalid, until.Format(time.RFC3339), MaxAcceptedLifetime)
 		}
 	}
 	if conflict, err := c.conflict(ctx, claim.Agent, answer); err != nil {
-		return standing{}, err
+		return Standing{}, err
 	} else if conflict != "" {
-		_, err := c.settle(who, id, standing{verdict: claimRefused, reason: conflict, until: now.Add(refusalLifetime)})
-		return standing{}, errors.Join(fmt.Errorf("%w: %s", verifier.ErrConflict, conflict), err)
+		_, err := c.settle(who, id, Standing{verdict: claimRefused, reason: conflict, until: now.Add(RefusalLifetime)})
+		return Standing{}, errors.Join(fmt.Errorf("%w: %s", verifier.ErrConflict, conflict), err)
 	}
 	if err := c.bind(ctx, verifier.Binding{Agent: claim.Agent, Node: *answer.Node, At: now}); err != nil {
-		return standing{}, fmt.Errorf("bind node %s to agent %s: %w", answer.Node.Name, claim.Agent, err)
+		return Standing{}, fmt.Errorf("bind node %s to agent %s: %w", answer.Node.Name, claim.Agent, err)
 	}
-	return c.settle(who, id, standing{verdict: claimAccepted, Node: *answer.Node, until: until})
+	return c.settle(who, id, Standing{verdict: claimAccepted, Node: *answer.Node, until: until})
 }
 
 // bind stores a binding. A node without a TPM is nobody's: whoever held it has been replaced or is gone.
-func (c *claims) bind(ctx context.Context, b verifier.Binding) error {
+func (c *Claims) bind(ctx context.Context, b verifier.Binding) error {
 	if b.Agent != "" {
 		c.mu.Lock()
-		maps.DeleteFunc(c.by, func(who claimant, s *standing) bool {
+		maps.DeleteFunc(c.by, func(who claimant, s *Standing) bool {
 			return who.agent == "" && s.verdict == claimAccepted && s.Node.Name == b.Node.Name
 		})
 		c.mu.Unlock()
@@ -245,7 +249,7 @@ func (c *claims) bind(ctx context.Context, b verifier.Binding) error {
 }
 
 // find returns the claim that waits under an id.
-func (c *claims) find(id string) (claimant, api.Claim, error) {
+func (c *Claims) find(id string) (claimant, api.Claim, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for who, s := range c.by {
@@ -257,12 +261,12 @@ func (c *claims) find(id string) (claimant, api.Claim, error) {
 }
 
 // settle ends the wait of a claim, unless a newer one has taken its place meanwhile.
-func (c *claims) settle(who claimant, id string, end standing) (standing, error) {
+func (c *Claims) settle(who claimant, id string, end Standing) (Standing, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.by[who]
 	if s == nil || s.Claim.ID != id {
-		return standing{}, fmt.Errorf("claim %.40q: %w", id, verifier.ErrNotFound)
+		return Standing{}, fmt.Errorf("claim %.40q: %w", id, verifier.ErrNotFound)
 	}
 	end.Claim, end.token = s.Claim, s.token
 	end.Claim.Token = ""
@@ -275,7 +279,7 @@ func (c *claims) settle(who claimant, id string, end standing) (standing, error)
 
 // conflict says why a claim cannot be accepted although the token is good: one EK, one Node. An agent is empty that has no TPM.
 // A Node object that was made anew, with another UID, is another node.
-func (c *claims) conflict(ctx context.Context, agent attest.AgentID, answer api.ClaimAnswer) (string, error) {
+func (c *Claims) conflict(ctx context.Context, agent attest.AgentID, answer api.ClaimAnswer) (string, error) {
 	if answer.Replaced {
 		return "", nil
 	}

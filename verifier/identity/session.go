@@ -1,4 +1,4 @@
-package httpapi
+package identity
 
 import (
 	"crypto/rand"
@@ -30,8 +30,8 @@ const (
 // ErrSession says that a session is unknown, expired or was proven with another key.
 var ErrSession = errors.New("session refused")
 
-// sessions are the agents' sessions of C1. They live in memory: after a restart of the server agents prove themselves again.
-type sessions struct {
+// Sessions are the agents' sessions of C1. They live in memory: after a restart of the server agents prove themselves again.
+type Sessions struct {
 	now func() time.Time
 
 	mu         sync.Mutex
@@ -53,12 +53,13 @@ type agentSession struct {
 	expires time.Time
 }
 
-func newSessions(now func() time.Time) *sessions {
-	return &sessions{now: now, challenges: make(map[string]challenge), tokens: make(map[[32]byte]agentSession), current: make(map[attest.AgentID][32]byte)}
+// NewSessions keeps sessions by a clock.
+func NewSessions(now func() time.Time) *Sessions {
+	return &Sessions{now: now, challenges: make(map[string]challenge), tokens: make(map[[32]byte]agentSession), current: make(map[attest.AgentID][32]byte)}
 }
 
-// begin makes a challenge for the agent that presents the TLS key.
-func (s *sessions) begin(agent attest.AgentID, key attest.Digest) (api.SessionChallenge, error) {
+// Begin makes a challenge for the agent that presents the TLS key.
+func (s *Sessions) Begin(agent attest.AgentID, key attest.Digest) (api.SessionChallenge, error) {
 	id, text := make([]byte, 16), make([]byte, challengeBytes)
 	for _, b := range [][]byte{id, text} {
 		if _, err := io.ReadFull(rand.Reader, b); err != nil {
@@ -77,7 +78,7 @@ func (s *sessions) begin(agent attest.AgentID, key attest.Digest) (api.SessionCh
 }
 
 // makeRoom drops the expired challenges, or an arbitrary one where none is.
-func (s *sessions) makeRoom(now time.Time) {
+func (s *Sessions) makeRoom(now time.Time) {
 	maps.DeleteFunc(s.challenges, func(_ string, c challenge) bool { return now.After(c.expires) })
 	if len(s.challenges) < maxChallenges {
 		return
@@ -88,8 +89,8 @@ func (s *sessions) makeRoom(now time.Time) {
 	}
 }
 
-// challenged returns the agent of a session that waits for its proof.
-func (s *sessions) challenged(session string) (attest.AgentID, error) {
+// Challenged returns the agent of a session that waits for its proof.
+func (s *Sessions) Challenged(session string) (attest.AgentID, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c, ok := s.challenges[session]
@@ -99,8 +100,8 @@ func (s *sessions) challenged(session string) (attest.AgentID, error) {
 	return c.agent, nil
 }
 
-// prove checks the proof (C1): TPM2_Certify of the AK by itself over challenge and TLS key. A challenge serves once.
-func (s *sessions) prove(session string, ak endorsement.AK, key attest.Digest, proof api.SessionProof) (api.SessionToken, error) {
+// Prove checks the proof (C1): TPM2_Certify of the AK by itself over challenge and TLS key. A challenge serves once.
+func (s *Sessions) Prove(session string, ak endorsement.AK, key attest.Digest, proof api.SessionProof) (api.SessionToken, error) {
 	s.mu.Lock()
 	c, ok := s.challenges[session]
 	delete(s.challenges, session)
@@ -130,8 +131,8 @@ func (s *sessions) prove(session string, ak endorsement.AK, key attest.Digest, p
 	return api.SessionToken{Token: token, Expires: t.expires}, nil
 }
 
-// agentOf returns whose token it is, over the TLS key that it was proven with.
-func (s *sessions) agentOf(token string, key attest.Digest) (attest.AgentID, error) {
+// AgentOf returns whose token it is, over the TLS key that it was proven with.
+func (s *Sessions) AgentOf(token string, key attest.Digest) (attest.AgentID, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t, ok := s.tokens[sha256.Sum256([]byte(token))]

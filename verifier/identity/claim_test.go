@@ -1,15 +1,17 @@
-package httpapi
+package identity
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/sqlstore"
 	"github.com/assay-project/assay/verifier"
 )
 
@@ -24,17 +26,40 @@ func (i interrupted) Bind(ctx context.Context, b verifier.Binding) error {
 	return i.BindingStore.Bind(ctx, b)
 }
 
+const node1 = attest.AgentID("node-1")
+
+var testStart = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+
+// openStore opens an empty database.
+func openStore(t *testing.T) *sqlstore.DB {
+	t.Helper()
+	db, err := sqlstore.Open(t.Context(), sqlstore.Config{Path: filepath.Join(t.TempDir(), "assay.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
+}
+
+func accepted(name, uid string) api.ClaimAnswer {
+	return api.ClaimAnswer{Accepted: true, Node: &api.KubernetesNode{Name: name, UID: uid}, Expires: testStart.Add(time.Hour)}
+}
+
 // newClaims are claims to the nodes of an empty store, of agents that all live.
-func newClaims(t *testing.T, now *time.Time) *claims {
+func newClaims(t *testing.T, now *time.Time) *Claims {
 	t.Helper()
 	live := func(context.Context, attest.AgentID) (bool, error) { return true, nil }
 	return NewClaims(ClaimsConfig{Now: func() time.Time { return *now }, Log: slog.New(slog.DiscardHandler), Bindings: openStore(t).Bindings(), Live: live})
 }
 
 // oneClaim returns the only claim that waits.
-func oneClaim(t *testing.T, c *claims) api.Claim {
+func oneClaim(t *testing.T, c *Claims) api.Claim {
 	t.Helper()
-	waiting := c.waiting()
+	waiting := c.Waiting()
 	if len(waiting) != 1 {
 		t.Fatalf("%d claims wait, want 1", len(waiting))
 	}
@@ -45,15 +70,15 @@ func oneClaim(t *testing.T, c *claims) api.Claim {
 func TestAnswerIsForOneClaim(t *testing.T) {
 	now := testStart
 	c := newClaims(t, &now)
-	if err := c.proven(node1, "token.old"); err != nil {
+	if err := c.Proven(node1, "token.old"); err != nil {
 		t.Fatal(err)
 	}
 	c.cfg.Bindings = interrupted{c.cfg.Bindings, func() {
-		if err := c.proven(node1, "token.new"); err != nil {
+		if err := c.Proven(node1, "token.new"); err != nil {
 			t.Error(err)
 		}
 	}}
-	if _, err := c.answer(t.Context(), oneClaim(t, c).ID, accepted("worker-1", "uid-1")); !errors.Is(err, verifier.ErrNotFound) {
+	if _, err := c.Answer(t.Context(), oneClaim(t, c).ID, accepted("worker-1", "uid-1")); !errors.Is(err, verifier.ErrNotFound) {
 		t.Errorf("the answer to a claim that was superseded meanwhile: %v", err)
 	}
 	newer := oneClaim(t, c)
@@ -61,7 +86,7 @@ func TestAnswerIsForOneClaim(t *testing.T) {
 		t.Errorf("the claim with %s waits", newer.Token)
 	}
 	c.cfg.Bindings = openStore(t).Bindings()
-	if _, err := c.answer(t.Context(), newer.ID, accepted("worker-1", "uid-1")); err != nil {
+	if _, err := c.Answer(t.Context(), newer.ID, accepted("worker-1", "uid-1")); err != nil {
 		t.Errorf("its own answer: %v", err)
 	}
 	for _, s := range c.by {
@@ -80,24 +105,24 @@ func TestProvenAgentTakesTheNode(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			now := testStart
 			c := newClaims(t, &now)
-			if _, err := c.stranger("token.none", nil); err != nil {
+			if _, err := c.Stranger("token.none", nil); err != nil {
 				t.Fatal(err)
 			}
 			answer := accepted("worker-1", "uid-1")
 			answer.Expires = now.Add(time.Hour)
-			if _, err := c.answer(t.Context(), oneClaim(t, c).ID, answer); err != nil {
+			if _, err := c.Answer(t.Context(), oneClaim(t, c).ID, answer); err != nil {
 				t.Fatal(err)
 			}
-			if s, err := c.stranger("token.none", nil); err != nil || s.verdict != claimAccepted {
+			if s, err := c.Stranger("token.none", nil); err != nil || s.verdict != claimAccepted {
 				t.Fatalf("accepted: %v, %v", s.verdict, err)
 			}
-			if err := c.proven(node1, "token.tpm"); err != nil {
+			if err := c.Proven(node1, "token.tpm"); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := c.answer(t.Context(), oneClaim(t, c).ID, accepted(tt.node, "uid-1")); err != nil {
+			if _, err := c.Answer(t.Context(), oneClaim(t, c).ID, accepted(tt.node, "uid-1")); err != nil {
 				t.Fatal(err)
 			}
-			if s, err := c.stranger("token.none", nil); err != nil || s.verdict != tt.want {
+			if s, err := c.Stranger("token.none", nil); err != nil || s.verdict != tt.want {
 				t.Errorf("afterwards: %v, %v, want %v", s.verdict, err, tt.want)
 			}
 		})
@@ -108,31 +133,31 @@ func TestProvenAgentTakesTheNode(t *testing.T) {
 func TestRefusalEnds(t *testing.T) {
 	now := testStart
 	c := newClaims(t, &now)
-	if err := c.proven(node1, "token.a"); err != nil {
+	if err := c.Proven(node1, "token.a"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.answer(t.Context(), oneClaim(t, c).ID, api.ClaimAnswer{Reason: "no"}); err != nil {
+	if _, err := c.Answer(t.Context(), oneClaim(t, c).ID, api.ClaimAnswer{Reason: "no"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.refused(node1); !errors.Is(err, ErrClaimRefused) {
+	if err := c.Refused(node1); !errors.Is(err, ErrClaimRefused) {
 		t.Errorf("at once: %v", err)
 	}
-	now = now.Add(refusalLifetime)
-	if err := c.refused(node1); err != nil {
+	now = now.Add(RefusalLifetime)
+	if err := c.Refused(node1); err != nil {
 		t.Errorf("after its time: %v", err)
 	}
 }
 
 func TestForgetNode(t *testing.T) {
-	p := newPresences(time.Now)
+	p := NewPresences(time.Now)
 	for id, node := range map[attest.AgentID]*api.KubernetesNode{"uid-1": {Name: "worker-1"}, "uid-2": {Name: "worker-2"}, "worker-1": nil} {
-		if err := p.update(presence{ID: id, Node: node}, func(*api.AgentReport) {}); err != nil {
+		if err := p.Update(Presence{ID: id, Node: node}, func(*api.AgentReport) {}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	p.forgetNode("worker-1")
+	p.ForgetNode("worker-1")
 	for id, want := range map[attest.AgentID]bool{"uid-1": false, "uid-2": true, "worker-1": true} {
-		if _, known := p.of(id); known != want {
+		if _, known := p.Of(id); known != want {
 			t.Errorf("%s is known: %t, want %t", id, known, want)
 		}
 	}
@@ -150,10 +175,10 @@ func TestNodeWithoutTPMIsNobodys(t *testing.T) {
 	answer.Expires = now.Add(time.Hour)
 	for _, lives := range []bool{true, false} {
 		c.cfg.Live = func(context.Context, attest.AgentID) (bool, error) { return lives, nil }
-		if _, err := c.stranger(fmt.Sprint("token.", lives), nil); err != nil {
+		if _, err := c.Stranger(fmt.Sprint("token.", lives), nil); err != nil {
 			t.Fatal(err)
 		}
-		_, err := c.answer(t.Context(), oneClaim(t, c).ID, answer)
+		_, err := c.Answer(t.Context(), oneClaim(t, c).ID, answer)
 		if refused := errors.Is(err, verifier.ErrConflict); refused != lives {
 			t.Errorf("the holder lives: %t, and the answer is %v", lives, err)
 		}
@@ -166,48 +191,48 @@ func TestNodeWithoutTPMIsNobodys(t *testing.T) {
 // Strangers cannot fill the memory, and those that they are too many for are their own kind.
 func TestClaimsAreBounded(t *testing.T) {
 	c := NewClaims(ClaimsConfig{Now: time.Now})
-	if err := c.proven(node1, "token.tpm"); err != nil {
+	if err := c.Proven(node1, "token.tpm"); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 2 * maxStrangers {
-		if _, err := c.stranger(fmt.Sprint("token.", i), nil); err != nil {
+		if _, err := c.Stranger(fmt.Sprint("token.", i), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if len(c.by) != maxStrangers+1 {
 		t.Errorf("%d claims are kept, want %d and the proven one", len(c.by), maxStrangers)
 	}
-	waiting := c.waiting()
+	waiting := c.Waiting()
 	if len(waiting) != api.MaxPage || waiting[0].Agent != node1 {
 		t.Errorf("%d claims wait, the first of %q", len(waiting), waiting[0].Agent)
 	}
 	now := time.Now().Add(provenClaimLifetime + time.Second)
 	c.cfg.Now = func() time.Time { return now }
-	if waiting := c.waiting(); len(waiting) != 0 {
+	if waiting := c.Waiting(); len(waiting) != 0 {
 		t.Errorf("%d expired claims wait", len(waiting))
 	}
 }
 
 func TestPresencesAreBounded(t *testing.T) {
 	now := time.Now()
-	p := newPresences(func() time.Time { return now })
+	p := NewPresences(func() time.Time { return now })
 	nothing := func(*api.AgentReport) {}
 	for i := range maxPresences {
-		if err := p.update(presence{ID: attest.AgentID(fmt.Sprint("agent-", i))}, nothing); err != nil {
+		if err := p.Update(Presence{ID: attest.AgentID(fmt.Sprint("agent-", i))}, nothing); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := p.update(presence{ID: "one-more"}, nothing); err == nil {
+	if err := p.Update(Presence{ID: "one-more"}, nothing); err == nil {
 		t.Error("one more is kept")
 	}
-	if err := p.update(presence{ID: "agent-0"}, nothing); err != nil {
+	if err := p.Update(Presence{ID: "agent-0"}, nothing); err != nil {
 		t.Errorf("a known one: %v", err)
 	}
-	if err := p.update(presence{ID: "agent-0", Node: &api.KubernetesNode{}}, nothing); err == nil {
+	if err := p.Update(Presence{ID: "agent-0", Node: &api.KubernetesNode{}}, nothing); err == nil {
 		t.Error("the UID of a node takes the place of a name")
 	}
-	now = now.Add(presenceLifetime + time.Second)
-	if err := p.update(presence{ID: "one-more"}, nothing); err != nil {
+	now = now.Add(PresenceLifetime + time.Second)
+	if err := p.Update(Presence{ID: "one-more"}, nothing); err != nil {
 		t.Errorf("after the others' end: %v", err)
 	}
 }
