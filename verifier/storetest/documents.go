@@ -144,21 +144,7 @@ func rootsAreASet(t *testing.T, s Stores) {
 			t.Fatal(err)
 		}
 	}
-	got, err := s.Roots.Roots(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	same(t, "roots", []verifier.Root{a, b}, got)
-	if err := s.Roots.RemoveRoot(t.Context(), a.Fingerprint); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Roots.RemoveRoot(t.Context(), a.Fingerprint); !errors.Is(err, verifier.ErrNotFound) {
-		t.Errorf("remove it again: %v, want ErrNotFound", err)
-	}
-	if got, err = s.Roots.Roots(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	same(t, "roots after a removal", []verifier.Root{b}, got)
+	listing[verifier.Root, attest.Digest]{"roots", s.Roots.Roots, s.Roots.RemoveRoot}.loses(t, a.Fingerprint, []verifier.Root{a, b}, []verifier.Root{b})
 }
 
 func tokenContract() map[string]func(*testing.T, Stores) {
@@ -178,21 +164,7 @@ func tokensAreKept(t *testing.T, s Stores) {
 	if err := s.Tokens.AddToken(t.Context(), token("a", start)); !errors.Is(err, verifier.ErrExists) {
 		t.Errorf("add a token of a taken id: %v, want ErrExists", err)
 	}
-	got, err := s.Tokens.Tokens(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	same(t, "tokens, oldest first", []verifier.Token{first, second}, got)
-	if err := s.Tokens.RevokeToken(t.Context(), "b"); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Tokens.RevokeToken(t.Context(), "b"); !errors.Is(err, verifier.ErrNotFound) {
-		t.Errorf("revoke it again: %v, want ErrNotFound", err)
-	}
-	if got, err = s.Tokens.Tokens(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	same(t, "tokens after a revocation", []verifier.Token{second}, got)
+	listing[verifier.Token, string]{"tokens, oldest first", s.Tokens.Tokens, s.Tokens.RevokeToken}.loses(t, "b", []verifier.Token{first, second}, []verifier.Token{second})
 }
 
 func bindingContract() map[string]func(*testing.T, Stores) {

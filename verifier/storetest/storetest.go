@@ -1,6 +1,8 @@
 package storetest
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -110,6 +112,34 @@ func same(t *testing.T, what string, want, got any) {
 	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmpopts.EquateComparable(attest.Digest{})); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", what, diff)
 	}
+}
+
+// listing is a kind of rows that are listed all at once and removed one by one.
+type listing[Row, Key any] struct {
+	what   string
+	rows   func(context.Context) ([]Row, error)
+	remove func(context.Context, Key) error
+}
+
+// loses expects all rows, and the rest of them once the one of a key is removed, which it can be only once.
+func (l listing[Row, Key]) loses(t *testing.T, key Key, all, rest []Row) {
+	t.Helper()
+	have := func() []Row {
+		t.Helper()
+		rows, err := l.rows(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rows
+	}
+	same(t, l.what, all, have())
+	if err := l.remove(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.remove(t.Context(), key); !errors.Is(err, verifier.ErrNotFound) {
+		t.Errorf("%s: remove it again: %v, want ErrNotFound", l.what, err)
+	}
+	same(t, l.what+" after a removal", rest, have())
 }
 
 func numbered(format string, count int) []string {

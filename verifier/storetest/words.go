@@ -1,7 +1,6 @@
 package storetest
 
 import (
-	"errors"
 	"testing"
 	"time"
 
@@ -28,21 +27,7 @@ func keysAreASet(t *testing.T, s Stores) {
 	if a.EK > b.EK {
 		want = []api.ListedKey{b, a}
 	}
-	got, err := s.Keys.Keys(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	same(t, "listed keys", want, got)
-	if err := s.Keys.RemoveKey(t.Context(), a.EK); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Keys.RemoveKey(t.Context(), a.EK); !errors.Is(err, verifier.ErrNotFound) {
-		t.Errorf("remove it again: %v, want ErrNotFound", err)
-	}
-	if got, err = s.Keys.Keys(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	same(t, "listed keys after a removal", []api.ListedKey{b}, got)
+	listing[api.ListedKey, attest.AgentID]{"listed keys", s.Keys.Keys, s.Keys.RemoveKey}.loses(t, a.EK, want, []api.ListedKey{b})
 }
 
 func distrustStays(t *testing.T, s Stores) {
