@@ -10,15 +10,12 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/assay-project/assay/agent"
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/internal/cli"
-	"github.com/assay-project/assay/internal/conf"
 )
 
 const defaultConfig = "/etc/assay/agent.yaml"
@@ -29,12 +26,7 @@ const (
 	exitPreflight = 4 // a check of the preflight fails
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	code := cli.Execute(ctx, root(), os.Args[1:], os.Stderr)
-	stop()
-	os.Exit(code)
-}
+func main() { cli.Main(root()) }
 
 func root() *cobra.Command {
 	var path string
@@ -57,12 +49,7 @@ Exit codes: 0 ended by a signal, 1 error, 2 wrong command line or configuration,
 			if !check {
 				return run(cmd.Context(), config)
 			}
-			text, err := conf.Format(config)
-			if err != nil {
-				return err
-			}
-			_, err = cmd.OutOrStdout().Write(text)
-			return err
+			return cli.PrintConfig(cmd, config)
 		},
 	}
 	cmd.PersistentFlags().StringVarP(&path, "config", "c", "", "configuration file; without it "+defaultConfig+", if it is there")
@@ -78,10 +65,7 @@ func load(path string, target any) error {
 			path = defaultConfig
 		}
 	}
-	if err := conf.Load(conf.Source{Path: path, Environ: os.Environ()}, target); err != nil {
-		return cli.Usage(err)
-	}
-	return nil
+	return cli.LoadConfig(path, target)
 }
 
 // unchecked is a configuration that is read and not checked: a machine can be looked at before it has a server.

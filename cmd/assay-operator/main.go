@@ -8,16 +8,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/assay-project/assay/internal/cli"
-	"github.com/assay-project/assay/internal/conf"
 	"github.com/assay-project/assay/kube/controller"
 	"github.com/assay-project/assay/kube/deviceplugin"
 	"github.com/assay-project/assay/kube/v1alpha1"
@@ -64,12 +60,7 @@ func (c Config) Check() error {
 	return errors.Join(mistakes...)
 }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	code := cli.Execute(ctx, root(), os.Args[1:], os.Stderr)
-	stop()
-	os.Exit(code)
-}
+func main() { cli.Main(root()) }
 
 func root() *cobra.Command {
 	var path string
@@ -84,12 +75,7 @@ func root() *cobra.Command {
 				return err
 			}
 			if check {
-				text, err := conf.Format(cfg)
-				if err != nil {
-					return err
-				}
-				_, err = cmd.OutOrStdout().Write(text)
-				return err
+				return cli.PrintConfig(cmd, cfg)
 			}
 			rc, err := controller.APIServer()
 			if err != nil {
@@ -109,10 +95,7 @@ func root() *cobra.Command {
 
 func load(path string) (Config, error) {
 	cfg := Config{Values: "assay-values", Deployment: "assay-operator", Metrics: ":9464", LeaderElection: true, LogLevel: "info"}
-	if err := conf.Load(conf.Source{Path: path, Environ: os.Environ()}, &cfg); err != nil {
-		return cfg, cli.Usage(err)
-	}
-	return cfg, nil
+	return cfg, cli.LoadConfig(path, &cfg)
 }
 
 func logger(w io.Writer, text string) *slog.Logger {

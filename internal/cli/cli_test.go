@@ -2,6 +2,8 @@ package cli
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -127,5 +129,47 @@ func TestPrintable(t *testing.T) {
 		if got := Printable(text); got != want {
 			t.Errorf("Printable(%q) = %q, want %q", text, got, want)
 		}
+	}
+}
+
+// settings is a program's configuration.
+type settings struct {
+	Listen string `json:"listen"`
+}
+
+// The file stands over the defaults, the environment over the file; a mistake is one of usage and names the key.
+func TestConfiguration(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "prog.yaml")
+	for _, row := range []struct {
+		name, text, variable string
+		want                 string
+		code                 int
+	}{
+		{"defaults", "", "", "listen: :1\n", ExitOK},
+		{"file", "listen: :2\n", "", "listen: :2\n", ExitOK},
+		{"environment", "listen: :2\n", ":3", "listen: :3\n", ExitOK},
+		{"unknown key", "listne: :2\n", "", "listne", ExitUsage},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			if err := os.WriteFile(file, []byte(row.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if row.variable != "" {
+				t.Setenv("ASSAY_LISTEN", row.variable)
+			}
+			root := &cobra.Command{Use: "prog", RunE: func(cmd *cobra.Command, _ []string) error {
+				config := settings{Listen: ":1"}
+				if err := LoadConfig(file, &config); err != nil {
+					return err
+				}
+				return PrintConfig(cmd, config)
+			}}
+			var stdout, stderr strings.Builder
+			root.SetOut(&stdout)
+			code := Execute(t.Context(), root, nil, &stderr)
+			if said := stdout.String() + stderr.String(); code != row.code || !strings.Contains(said, row.want) {
+				t.Errorf("exit code %d and %q, want %d and %q", code, said, row.code, row.want)
+			}
+		})
 	}
 }

@@ -2,13 +2,11 @@ package commands
 
 import (
 	"errors"
-	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/assay-project/assay/cmd/assay/serve"
 	"github.com/assay-project/assay/internal/cli"
-	"github.com/assay-project/assay/internal/conf"
 )
 
 func serverCommand() *cobra.Command {
@@ -22,9 +20,8 @@ func serverCommand() *cobra.Command {
 			"ASSAY_LISTEN_API and so on; --check-config prints the effective values.",
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg := serve.Default()
-			source := conf.Source{Path: file, Environ: os.Environ()}
-			if err := conf.Load(source, &cfg); err != nil {
-				return cli.Usage(err)
+			if err := cli.LoadConfig(file, &cfg); err != nil {
+				return err
 			}
 			if len(roles) > 0 {
 				cfg.Roles = roles
@@ -33,12 +30,7 @@ func serverCommand() *cobra.Command {
 				}
 			}
 			if check {
-				text, err := conf.Format(&cfg)
-				if err != nil {
-					return err
-				}
-				_, err = c.OutOrStdout().Write(text)
-				return err
+				return cli.PrintConfig(c, &cfg)
 			}
 			err := serve.Run(c.Context(), serve.Options{Config: cfg, Version: cli.Version(), Out: c.OutOrStdout(), Log: c.ErrOrStderr()})
 			if errors.Is(err, serve.ErrState) {

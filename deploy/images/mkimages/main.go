@@ -5,12 +5,9 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -18,12 +15,7 @@ import (
 	"github.com/assay-project/assay/internal/cli"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := cli.Execute(ctx, root(), os.Args[1:], os.Stderr)
-	stop()
-	os.Exit(code)
-}
+func main() { cli.Main(root()) }
 
 func root() *cobra.Command {
 	cmd := &cobra.Command{Use: "mkimages", Short: "Make and publish Assay's container images"}
