@@ -8,14 +8,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/client"
 	"github.com/assay-project/assay/internal/mtls"
-	"github.com/assay-project/assay/sqlstore"
+	"github.com/assay-project/assay/sqlstore/sqlstoretest"
 	"github.com/assay-project/assay/verifier"
 	"github.com/assay-project/assay/verifier/httpapi"
 )
@@ -36,15 +35,7 @@ func startServer(t testing.TB, f *fleet, interval time.Duration) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, err := sqlstore.Open(t.Context(), sqlstore.Config{Path: filepath.Join(t.TempDir(), "assay.db")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := store.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	store := sqlstoretest.Open(t)
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	v, err := verifier.New(verifier.Config{
 		Store: store.Nodes(), Evidence: store.Nodes(), Policies: store.Policies(), Reactions: store.Reactions(), Collector: f, Registrar: f, Interval: interval, Log: log,

@@ -33,6 +33,7 @@ import (
 	"github.com/assay-project/assay/internal/mtls"
 	"github.com/assay-project/assay/internal/mtls/mtlstest"
 	"github.com/assay-project/assay/sqlstore"
+	"github.com/assay-project/assay/sqlstore/sqlstoretest"
 	"github.com/assay-project/assay/verifier"
 	"github.com/assay-project/assay/verifier/boxtest"
 	"github.com/assay-project/assay/verifier/identity"
@@ -134,21 +135,6 @@ func registered(b *boxtest.Box) verifier.Registered {
 	return verifier.Registered{ID: node1, AK: b.Signer.Public(), EK: boxtest.EKPublic(), Address: string(node1), Port: 9002}
 }
 
-// openStore opens an empty database.
-func openStore(t testing.TB) *sqlstore.DB {
-	t.Helper()
-	db, err := sqlstore.Open(t.Context(), sqlstore.Config{Path: filepath.Join(t.TempDir(), "assay.db")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return db
-}
-
 func newSite(t *testing.T) *site {
 	t.Helper()
 	authority, err := mtls.Create(filepath.Join(t.TempDir(), "ca"), nil)
@@ -160,7 +146,7 @@ func newSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	b := boxtest.New(t)
-	s := &site{t: t, authority: authority, store: openStore(t), redeemed: map[string]attest.AgentID{}, boxes: map[string]*boxtest.Box{"node-1": b}}
+	s := &site{t: t, authority: authority, store: sqlstoretest.Open(t), redeemed: map[string]attest.AgentID{}, boxes: map[string]*boxtest.Box{"node-1": b}}
 	s.agents = map[attest.AgentID]verifier.Registered{node1: registered(b)}
 	s.verifier, err = verifier.New(verifier.Config{Store: s.store.Nodes(), Evidence: s.store.Nodes(), Policies: s.store.Policies(), Reactions: s.store.Reactions(), Collector: s})
 	if err != nil {

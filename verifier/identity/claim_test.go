@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/assay-project/assay/api"
 	"github.com/assay-project/assay/attest"
-	"github.com/assay-project/assay/sqlstore"
+	"github.com/assay-project/assay/sqlstore/sqlstoretest"
 	"github.com/assay-project/assay/verifier"
 )
 
@@ -30,21 +29,6 @@ const node1 = attest.AgentID("node-1")
 
 var testStart = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
-// openStore opens an empty database.
-func openStore(t *testing.T) *sqlstore.DB {
-	t.Helper()
-	db, err := sqlstore.Open(t.Context(), sqlstore.Config{Path: filepath.Join(t.TempDir(), "assay.db")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return db
-}
-
 func accepted(name, uid string) api.ClaimAnswer {
 	return api.ClaimAnswer{Accepted: true, Node: &api.KubernetesNode{Name: name, UID: uid}, Expires: testStart.Add(time.Hour)}
 }
@@ -53,7 +37,7 @@ func accepted(name, uid string) api.ClaimAnswer {
 func newClaims(t *testing.T, now *time.Time) *Claims {
 	t.Helper()
 	live := func(context.Context, attest.AgentID) (bool, error) { return true, nil }
-	return NewClaims(ClaimsConfig{Now: func() time.Time { return *now }, Log: slog.New(slog.DiscardHandler), Bindings: openStore(t).Bindings(), Live: live})
+	return NewClaims(ClaimsConfig{Now: func() time.Time { return *now }, Log: slog.New(slog.DiscardHandler), Bindings: sqlstoretest.Open(t).Bindings(), Live: live})
 }
 
 // oneClaim returns the only claim that waits.
@@ -85,7 +69,7 @@ func TestAnswerIsForOneClaim(t *testing.T) {
 	if newer.Token != "token.new" {
 		t.Errorf("the claim with %s waits", newer.Token)
 	}
-	c.cfg.Bindings = openStore(t).Bindings()
+	c.cfg.Bindings = sqlstoretest.Open(t).Bindings()
 	if _, err := c.Answer(t.Context(), newer.ID, accepted("worker-1", "uid-1")); err != nil {
 		t.Errorf("its own answer: %v", err)
 	}
