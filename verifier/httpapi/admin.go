@@ -43,10 +43,7 @@ func (a *API) listPolicies(w http.ResponseWriter, r *http.Request, _ caller) err
 	if err != nil {
 		return err
 	}
-	answer := api.Page[api.Policy]{Items: []api.Policy{}}
-	for _, p := range stored {
-		answer.Items = append(answer.Items, policyView(p))
-	}
+	answer := pageOf(stored, policyView)
 	if len(stored) == limit {
 		answer.Next = stored[limit-1].Ref.Digest.String()
 	}
@@ -115,11 +112,7 @@ func (a *API) listRoots(w http.ResponseWriter, r *http.Request, _ caller) error 
 	if err != nil {
 		return err
 	}
-	answer := api.Page[api.Root]{Items: []api.Root{}}
-	for _, root := range roots {
-		answer.Items = append(answer.Items, rootView(root))
-	}
-	httpjson.Write(w, http.StatusOK, answer)
+	httpjson.Write(w, http.StatusOK, pageOf(roots, rootView))
 	return nil
 }
 
@@ -222,11 +215,7 @@ func (a *API) listTokens(w http.ResponseWriter, r *http.Request, _ caller) error
 	if err != nil {
 		return err
 	}
-	answer := api.Page[api.Token]{Items: []api.Token{}}
-	for _, t := range tokens {
-		answer.Items = append(answer.Items, tokenView(t))
-	}
-	httpjson.Write(w, http.StatusOK, answer)
+	httpjson.Write(w, http.StatusOK, pageOf(tokens, tokenView))
 	return nil
 }
 
@@ -295,12 +284,10 @@ func (a *API) listRegistered(w http.ResponseWriter, r *http.Request, _ caller) e
 	if err != nil {
 		return err
 	}
-	answer := api.Page[api.Registered]{Items: []api.Registered{}}
-	for _, id := range ids {
+	httpjson.Write(w, http.StatusOK, pageOf(ids, func(id attest.AgentID) api.Registered {
 		_, err := a.cfg.Verifier.Show(id)
-		answer.Items = append(answer.Items, api.Registered{Agent: id, Enrolled: err == nil})
-	}
-	httpjson.Write(w, http.StatusOK, answer)
+		return api.Registered{Agent: id, Enrolled: err == nil}
+	}))
 	return nil
 }
 

@@ -327,6 +327,15 @@ func page(r *http.Request) (after string, limit int, err error) {
 	return r.URL.Query().Get("cursor"), limit, nil
 }
 
+// pageOf shows rows as the items of a page.
+func pageOf[Row, Item any](rows []Row, item func(Row) Item) api.Page[Item] {
+	items := make([]Item, 0, len(rows))
+	for _, row := range rows {
+		items = append(items, item(row))
+	}
+	return api.Page[Item]{Items: items}
+}
+
 func pathID(r *http.Request) (attest.AgentID, error) {
 	id, err := attest.ParseAgentID(r.PathValue("id"))
 	if err != nil {

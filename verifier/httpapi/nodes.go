@@ -319,10 +319,7 @@ func (a *API) results(w http.ResponseWriter, r *http.Request, _ caller) error {
 	if err != nil {
 		return err
 	}
-	answer := api.Page[api.Transition]{Items: []api.Transition{}}
-	for _, t := range rows {
-		answer.Items = append(answer.Items, transitionView(t))
-	}
+	answer := pageOf(rows, transitionView)
 	if len(rows) == limit {
 		answer.Next = strconv.FormatUint(rows[limit-1].Seq, 10)
 	}

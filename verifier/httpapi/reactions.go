@@ -41,10 +41,7 @@ func (a *API) listReactions(w http.ResponseWriter, r *http.Request, _ caller) er
 	if err != nil {
 		return err
 	}
-	answer := api.Page[api.Reaction]{Items: []api.Reaction{}}
-	for _, row := range rows {
-		answer.Items = append(answer.Items, row.Reaction)
-	}
+	answer := pageOf(rows, func(row reaction.Row) api.Reaction { return row.Reaction })
 	if len(rows) == limit {
 		answer.Next = strconv.FormatUint(rows[limit-1].ID, 10)
 	}
