@@ -3,7 +3,6 @@ package httpapi
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -336,52 +335,36 @@ func (a *API) failures(w http.ResponseWriter, r *http.Request, _ caller) error {
 	return nil
 }
 
-// watchSilence is the pause after which a watcher gets a comment, so that both sides learn of a broken connection.
-const watchSilence = 15 * time.Second
+// assignable checks an assignment, nil being the zero one. Owners are the operator's: a node that a person gave one would be locked for people.
+func assignable(a *api.Assignment, c caller) (api.Assignment, error) {
+	if a == nil {
+		return api.Assignment{}, nil
+	}
+	if err := a.Validate(); err != nil {
+		return api.Assignment{}, fmt.Errorf("%w: %w", verifier.ErrInvalid, err)
+	}
+	if a.Owner != "" && c.role != mtls.Operator {
+		return api.Assignment{}, fmt.Errorf("%w: assignment.owner: %s is %s, and only role %s assigns for an object", errForbidden, c.name, c.role, mtls.Operator)
+	}
+	return *a, nil
+}
 
-// watch streams transitions as server-sent events named "transition". A watcher that lags is cut off and reads the lists again; so is
-// one whose certificate is no longer good.
-func (a *API) watch(w http.ResponseWriter, r *http.Request, c caller) error {
-	leave, err := a.streams.enter(c)
+// cordon takes the operator's word on whether the Kubernetes node is cordoned. A time to come begins nothing later: it counts as none.
+func (a *API) cordon(w http.ResponseWriter, r *http.Request, c caller) error {
+	id, err := pathID(r)
 	if err != nil {
 		return err
 	}
-	defer leave()
-	flush := http.NewResponseController(w)
-	defer func() { _ = flush.SetWriteDeadline(time.Time{}) }() // the connection may be used again
-	events, stop := a.cfg.Verifier.Watch()
-	defer stop()
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.WriteHeader(http.StatusOK)
-	alive := time.NewTicker(watchSilence)
-	defer alive.Stop()
-	text := ": watching\n\n"
-	for {
-		_ = flush.SetWriteDeadline(time.Now().Add(writeWithin)) // one that does not read is no watcher
-		if _, err := fmt.Fprint(w, text); err != nil {
-			return nil // the watcher is gone
-		}
-		if err := flush.Flush(); err != nil {
-			return nil
-		}
-		select {
-		case <-r.Context().Done():
-			return nil
-		case <-alive.C:
-			text = ": still here\n\n"
-			if _, _, ok := a.cfg.Clients.RoleOf(r.TLS); !ok {
-				return nil
-			}
-		case t, ok := <-events:
-			if !ok {
-				return nil
-			}
-			body, err := json.Marshal(transitionView(t))
-			if err != nil {
-				a.cfg.Log.Error("encode transition", "node", t.Node, "err", err)
-				return nil
-			}
-			text = fmt.Sprintf("id: %s/%d\nevent: transition\ndata: %s\n\n", t.Node, t.Seq, body)
-		}
+	var said api.Cordon
+	if err := decode(r, maxBodyBytes, &said); err != nil {
+		return err
 	}
+	if !said.Cordoned && !said.Since.IsZero() {
+		return fmt.Errorf("%w: since %s belongs to a node that is cordoned", verifier.ErrInvalid, said.Since.Format(time.RFC3339))
+	}
+	if err := a.cfg.Verifier.Cordon(r.Context(), id, said); err != nil {
+		return err
+	}
+	a.cfg.Log.Info("cordon", "node", id, "cordoned", said.Cordoned, "by", c.name)
+	return a.showNode(w, r, c)
 }
