@@ -3,13 +3,17 @@ package leash
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -17,7 +21,13 @@ import (
 // superviseFolder is set for a process that stands in for a supervisor.
 const superviseFolder = "ASSAY_TEST_SUPERVISE"
 
+// headlessMark is set for a process that ends its first thread and goes on.
+const headlessMark = "ASSAY_TEST_HEADLESS"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(headlessMark) != "" {
+		beheaded()
+	}
 	if folder := os.Getenv(superviseFolder); folder != "" {
 		supervise(folder)
 		os.Exit(0)
@@ -193,8 +203,8 @@ func TestProcess(t *testing.T) {
 	if err := reused.Kill(); err != nil || !p.Alive() {
 		t.Errorf("a process was taken for one that had its number before: %v", err)
 	}
-	if err := p.Await(20 * time.Millisecond); err == nil {
-		t.Error("a running process was found to be gone")
+	if err := p.Await(20 * time.Millisecond); err == nil || !strings.Contains(err.Error(), "(sleep) in ") || !strings.Contains(err.Error(), " S ") {
+		t.Errorf("waiting for a running process: %v; want its name and its state", err)
 	}
 	go cmd.Wait()
 	if err := p.Kill(); err != nil || p.Alive() {
@@ -202,6 +212,71 @@ func TestProcess(t *testing.T) {
 	}
 	if _, err := Identify(1 << 30); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v", err)
+	}
+}
+
+// beheaded ends the first thread of this process, which shows as a zombie from then on, and waits.
+func beheaded() {
+	for {
+		go func() {
+			runtime.LockOSThread()
+			if syscall.Gettid() == os.Getpid() {
+				syscall.RawSyscall(syscall.SYS_EXIT, 0, 0, 0)
+			}
+			select {}
+		}()
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// TestProcessWithoutFirstThread: to the kernel a process is a zombie as soon as its first thread is. It runs all the same: a program in Go may end
+// so, with a thread that waits for a disk.
+func TestProcessWithoutFirstThread(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), headlessMark+"=1")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() { cmd.Process.Kill() })
+	folder := fmt.Sprintf("/proc/%d", cmd.Process.Pid)
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		fields, err := stat(folder)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fields[statState] == "Z" {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("its first thread is in state %s", fields[statState])
+		}
+	}
+	p, err := Identify(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !p.Alive() {
+		t.Error("a process that runs without its first thread was found to be gone")
+	}
+	if text := Describe(p.PID); !strings.Contains(text, "thread "+strconv.Itoa(p.PID)+" Z") || !strings.Contains(text, filepath.Base(self)[:5]) {
+		t.Errorf("it is described as %q", text)
+	}
+	if err := p.Kill(); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Error("it runs after Kill")
+	}
+	if text := Describe(p.PID); !strings.HasSuffix(text, "(gone)") {
+		t.Errorf("a process that is gone is %q", text)
 	}
 }
 
