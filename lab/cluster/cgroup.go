@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/assay-project/assay/lab/leash"
 )
 
 // A hierarchy is one of the host's cgroup trees.
@@ -118,6 +120,30 @@ func ownGroups(cgroup io.Reader) (map[string]string, error) {
 	return groups, lines.Err()
 }
 
+// groupName is that of a node's group. The number is its cluster's.
+func groupName(number, node string) string { return "assay-cluster" + number + "-" + node }
+
+// groupsOf finds the groups of nodes of a cluster's number.
+func groupsOf(number string) ([]string, error) {
+	all, err := hostHierarchies(groupName(number, ""))
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, h := range all {
+		siblings, err := os.ReadDir(filepath.Dir(h.folder()))
+		if err != nil {
+			return nil, fmt.Errorf("find cgroups: %w", err)
+		}
+		for _, entry := range siblings {
+			if strings.HasPrefix(entry.Name(), filepath.Base(h.folder())) {
+				found = append(found, filepath.Join(filepath.Dir(h.folder()), entry.Name()))
+			}
+		}
+	}
+	return found, nil
+}
+
 // hostHierarchies is hierarchies of this process.
 func hostHierarchies(name string) ([]hierarchy, error) {
 	mountinfo, err := os.Open("/proc/self/mountinfo")
@@ -168,20 +194,55 @@ func (h hierarchy) enter(pid int) error {
 	return nil
 }
 
-// cgroupPatience is how long the kernel may take to empty groups whose processes were killed.
-const cgroupPatience = 20 * time.Second
+// cgroupPatience is how long the kernel may take to empty a node's groups after its processes were killed. One that writes to a slow disk, or
+// unmounts what is written there, ends when that is done.
+const cgroupPatience = 2 * time.Minute
 
-// remove takes the node's group away with all groups in it, waiting for the last processes to be gone.
-func (h hierarchy) remove() error {
-	for end := time.Now().Add(cgroupPatience); ; time.Sleep(50 * time.Millisecond) {
+// remove takes the node's group away with all groups in it, waiting until the deadline for the last processes to be gone.
+func (h hierarchy) remove(deadline time.Time) error {
+	for ; ; time.Sleep(50 * time.Millisecond) {
 		err := removeGroups(h.folder())
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		if time.Now().After(end) {
-			return fmt.Errorf("remove cgroup: %w", err)
+		if time.Now().After(deadline) {
+			return fmt.Errorf("remove cgroup %s: %w: %s", h.folder(), err, h.members())
 		}
 	}
+}
+
+// describedMembers bounds what an error says about a group.
+const describedMembers = 3
+
+// members describes processes in the node's group and those below it, for people.
+func (h hierarchy) members() string {
+	pids := processesIn(h.folder())
+	if len(pids) == 0 {
+		return "it has no processes"
+	}
+	var found []string
+	for _, pid := range pids[:min(len(pids), describedMembers)] {
+		found = append(found, leash.Describe(pid))
+	}
+	return strings.Join(found, "; ")
+}
+
+// processesIn finds the processes in a group and in those below it, which may come and go meanwhile.
+func processesIn(group string) []int {
+	var found []int
+	filepath.WalkDir(group, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || filepath.Base(path) != "cgroup.procs" {
+			return nil
+		}
+		pids, _ := os.ReadFile(path) // the group may be gone
+		for pid := range strings.FieldsSeq(string(pids)) {
+			if number, err := strconv.Atoi(pid); err == nil {
+				found = append(found, number)
+			}
+		}
+		return nil
+	})
+	return found
 }
 
 // removeGroups removes a group and those below it. Their files are the kernel's: only folders can be removed.

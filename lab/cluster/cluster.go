@@ -337,5 +337,5 @@ func (c *Cluster) Down(ctx context.Context) error {
 	return errors.Join(append(errs, left.end(), os.RemoveAll(c.dir))...)
 }
 
-// downPatience is how long a supervisor may take to end its nodes.
-const downPatience = 60 * time.Second
+// downPatience is how long a supervisor may take to end its nodes; it gives the kernel some minutes for them.
+const downPatience = 5 * time.Minute

@@ -168,21 +168,34 @@ func (s *supervisor) answer(r leash.Request) (string, error) {
 // maxLinks bounds how many clusters a host has at a time.
 const maxLinks = 250
 
-// makeLink makes the pair of interfaces between the host and the first node. Its number is what tells this cluster's addresses from those of others.
+// makeLink makes the pair of interfaces between the host and the first node. Its number is what tells this cluster's addresses and cgroups from those
+// of others. The number is free when neither the pair nor such a cgroup exists: the kernel removes the pair of a cluster whose supervisor was killed, and
+// the cgroups stay until it is taken Down.
 func (s *supervisor) makeLink() (number string, err error) {
 	var refusal error
 	for n := 1; n <= maxLinks; n++ {
-		name := "assay" + strconv.Itoa(n)
+		number, name := strconv.Itoa(n), "assay"+strconv.Itoa(n)
 		if refusal = runTool(context.Background(), "ip", "link", "add", name, "type", "veth", "peer", "name", name+"p"); refusal != nil {
+			continue
+		}
+		groups, err := groupsOf(number)
+		if err != nil {
+			return "", errors.Join(err, removeLink(name))
+		}
+		if len(groups) > 0 {
+			refusal = fmt.Errorf("another cluster has left cgroup %s", groups[0])
+			s.log.Warn("number passed over", "number", number, "err", refusal)
+			if err := removeLink(name); err != nil {
+				return "", err
+			}
 			continue
 		}
 		s.run.Link = name
 		if err := s.record(); err != nil {
 			return "", err
 		}
-		address := hostAddress(strconv.Itoa(n))
-		return strconv.Itoa(n), errors.Join(
-			runTool(context.Background(), "ip", "address", "add", address+"/24", "dev", name),
+		return number, errors.Join(
+			runTool(context.Background(), "ip", "address", "add", hostAddress(number)+"/24", "dev", name),
 			runTool(context.Background(), "ip", "link", "set", name, "up"))
 	}
 	return "", fmt.Errorf("no number is free for the link to the host: %w", refusal)
@@ -308,21 +321,27 @@ func (r running) end() error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(r.Nodes)) {
 		n := r.Nodes[name]
-		errs = append(errs, n.Init.Kill())
+		err := n.Init.Kill()
+		errs = append(errs, err)
 		if n.leash != nil {
 			n.leash.Close()
+		}
+		if n.leash != nil && err == nil {
 			<-n.ended
 		}
 		if n.tpm != nil {
 			errs = append(errs, n.tpm.Stop())
 		}
 	}
+	// The cgroups come last: with them the number is free, and a link of its name is somebody else's.
+	errs = append(errs, removeLink(r.Link))
+	deadline := time.Now().Add(cgroupPatience)
 	for _, n := range r.Nodes {
 		for _, h := range n.Hierarchies {
-			errs = append(errs, h.remove())
+			errs = append(errs, h.remove(deadline))
 		}
 	}
-	return errors.Join(append(errs, removeLink(r.Link))...)
+	return errors.Join(errs...)
 }
 
 // removeLink removes the pair to the host. The kernel does so too, a moment after the namespace that one half was in, so a failure counts only while it is there.

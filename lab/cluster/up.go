@@ -262,8 +262,7 @@ func (c *Cluster) startNative(ctx context.Context, n *Node, s nodeSpec) error {
 			return err
 		}
 	}
-	group := fmt.Sprintf("assay-cluster%s-%s", c.spec.Number, n.spec.Name)
-	if s.Hierarchies, err = hostHierarchies(group); err != nil {
+	if s.Hierarchies, err = hostHierarchies(groupName(c.spec.Number, n.spec.Name)); err != nil {
 		return err
 	}
 	if err := durable.WriteJSON(filepath.Join(n.folder(), nodeFile), s, 0o600); err != nil {
