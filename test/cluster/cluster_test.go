@@ -13,12 +13,13 @@ import (
 
 	"github.com/assay-project/assay/internal/need"
 	"github.com/assay-project/assay/lab/cluster"
+	"github.com/assay-project/assay/test/traces"
 )
 
 // TestCluster: one cluster after another would cost a minute each, so the story of one is told in parts.
 func TestCluster(t *testing.T) {
 	dir := folder(t)
-	before := look(t)
+	host := traces.Before(t, dir)
 	began := time.Now()
 	c := up(t, dir)
 	t.Logf("from an empty folder to a node that is Ready, with DNS: %.1f s", time.Since(began).Seconds())
@@ -31,11 +32,11 @@ func TestCluster(t *testing.T) {
 	t.Run("control plane restarts", func(t *testing.T) { testRestart(t, c) })
 	t.Run("lab machine joins", func(t *testing.T) { testMachine(t, c) })
 
-	held := namespaces(t, c.Dir())
+	host.Follow(t)
 	if err := c.Down(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	nothingLeft(t, before, c.Dir(), held)
+	host.NothingLeft(t)
 }
 
 func testPod(t *testing.T, c *cluster.Cluster) {
@@ -217,7 +218,7 @@ func measured(t *testing.T, n *cluster.Node) {
 // TestSeparateProcesses: up, kubeconfig and down are three runs of the program.
 func TestSeparateProcesses(t *testing.T) {
 	dir := folder(t)
-	before := look(t)
+	host := traces.Before(t, dir)
 	if _, complaint, err := assay(t, "lab", "cluster", "down", "--dir", dir); err == nil || !strings.Contains(complaint, "no lab cluster in "+dir) {
 		t.Errorf("down of nothing: %v: %s", err, complaint)
 	}
@@ -235,9 +236,9 @@ func TestSeparateProcesses(t *testing.T) {
 	if err != nil || !strings.Contains(config, "client-certificate-data") {
 		t.Errorf("%v: %s", err, complaint)
 	}
-	held := namespaces(t, dir)
+	host.Follow(t)
 	if _, complaint, err := assay(t, "lab", "cluster", "down", "--dir", dir); err != nil {
 		t.Errorf("%v: %s", err, complaint)
 	}
-	nothingLeft(t, before, dir, held)
+	host.NothingLeft(t)
 }

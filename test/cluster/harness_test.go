@@ -66,7 +66,7 @@ func hold(folder string) int {
 	select {}
 }
 
-// folder is one for a cluster, with a short path, and holds the host's one place for machines until the test ends.
+// folder is one for a cluster, and holds the host's one place for machines until the test ends.
 func folder(t *testing.T) string {
 	t.Helper()
 	need.Cluster(t)
@@ -79,11 +79,24 @@ func folder(t *testing.T) string {
 			t.Error(err)
 		}
 	})
+	return shortFolder(t)
+}
+
+// shortFolder is a folder with a short path. A cluster in it ends with the test, whatever has become of either.
+func shortFolder(t *testing.T) string {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "c-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		if c, err := cluster.Attach(dir); err == nil {
+			if err := c.Down(context.Background()); err != nil {
+				t.Error(err)
+			}
+		}
+		os.RemoveAll(dir)
+	})
 	return dir
 }
 

@@ -10,9 +10,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/assay-project/assay/lab/cluster"
+	"github.com/assay-project/assay/test/traces"
 )
 
 // held starts a process that makes a cluster in dir and waits until it has.
@@ -43,19 +43,19 @@ func held(t *testing.T, dir string) *exec.Cmd {
 // TestParentKilled: the process that made the cluster gets SIGKILL.
 func TestParentKilled(t *testing.T) {
 	dir := folder(t)
-	before := look(t)
+	host := traces.Before(t, dir)
 	parent := held(t, dir)
-	spaces := namespaces(t, dir)
+	host.Follow(t)
 	if err := parent.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	nothingLeft(t, before, dir, spaces)
+	host.NothingLeft(t)
 }
 
 // TestParentKilledEarly: the same while the cluster is being made.
 func TestParentKilledEarly(t *testing.T) {
 	dir := folder(t)
-	before := look(t)
+	host := traces.Before(t, dir)
 	cmd := exec.Command(filepath.Join(programs, "assay"), "lab", "cluster", "up", "--dir", dir)
 	told, err := cmd.StderrPipe()
 	if err != nil {
@@ -70,19 +70,20 @@ func TestParentKilledEarly(t *testing.T) {
 			break
 		}
 	}
-	spaces := namespaces(t, dir)
+	host.Follow(t)
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	nothingLeft(t, before, dir, spaces)
+	host.NothingLeft(t)
 }
 
-// TestSupervisorKilled: the supervisor gets SIGKILL. The kernel ends the nodes; Down removes the rest.
+// TestSupervisorKilled: the supervisor gets SIGKILL. The kernel ends the nodes; Down removes the rest. What is left until then is in the way of no other
+// cluster.
 func TestSupervisorKilled(t *testing.T) {
 	dir := folder(t)
-	before := look(t)
+	host := traces.Before(t, dir)
 	held(t, dir)
-	spaces := namespaces(t, dir)
+	host.Follow(t)
 	var run struct{ Supervisor struct{ PID int } }
 	data, err := os.ReadFile(filepath.Join(dir, "run.json"))
 	if err != nil {
@@ -94,21 +95,27 @@ func TestSupervisorKilled(t *testing.T) {
 	if err := syscall.Kill(run.Supervisor.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 30*time.Second, func() error { return noProcess("/nowhere", spaces) })
-	c, err := cluster.Attach(dir)
+	host.NothingRuns(t)
+	killed, err := cluster.Attach(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Down(context.Background()); err != nil {
-		t.Error(err)
+	other := up(t, shortFolder(t))
+	if other.Server() == killed.Server() {
+		t.Errorf("the next cluster has the address %s too, and so the cgroups of the one that was killed", other.Server())
 	}
-	nothingLeft(t, before, dir, spaces)
+	for _, c := range []*cluster.Cluster{killed, other} {
+		if err := c.Down(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}
+	host.NothingLeft(t)
 }
 
 // TestFailureLeavesNothing: an image that is none is found late, when the node runs.
 func TestFailureLeavesNothing(t *testing.T) {
 	dir := folder(t)
-	before := look(t)
+	host := traces.Before(t, dir)
 	bad := filepath.Join(t.TempDir(), "bad.tar")
 	if err := os.WriteFile(bad, []byte("no archive"), 0o600); err != nil {
 		t.Fatal(err)
@@ -117,5 +124,5 @@ func TestFailureLeavesNothing(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "import image "+bad) {
 		t.Errorf("%v", err)
 	}
-	nothingLeft(t, before, dir, nil)
+	host.NothingLeft(t)
 }

@@ -14,7 +14,8 @@ import (
 	"github.com/assay-project/assay/lab/leash"
 )
 
-const cleanTime = 3 * time.Minute
+// cleanTime is more than the cluster's end may take on a slow disk.
+const cleanTime = 8 * time.Minute
 
 // clean ends what run made and removes its folder. Where there is nothing, it does nothing.
 func clean(ctx context.Context, p *place) error {

@@ -3,21 +3,17 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/assay-project/assay/internal/need"
 	"github.com/assay-project/assay/lab"
 	"github.com/assay-project/assay/lab/cluster"
+	"github.com/assay-project/assay/test/traces"
 )
 
 const checkout = "../.."
@@ -25,127 +21,6 @@ const checkout = "../.."
 func TestMain(m *testing.M) {
 	runMachine()
 	os.Exit(m.Run())
-}
-
-// traces are what a run may leave on a host.
-type traces struct{ Mounts, Links, Cgroups, Files, Processes []string }
-
-// look takes the host's state. Processes count when they have folder on their command line or are in one of the namespaces: others come and go.
-func look(t *testing.T, folder string, namespaces []string) traces {
-	t.Helper()
-	var seen traces
-	mounts, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		t.Fatal(err)
-	}
-	seen.Mounts = slices.Sorted(strings.Lines(string(mounts)))
-	links, err := net.Interfaces()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, l := range links {
-		seen.Links = append(seen.Links, l.Name)
-	}
-	err = filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.IsDir() && strings.HasPrefix(entry.Name(), "assay-cluster") {
-			seen.Cgroups = append(seen.Cgroups, path)
-		}
-		return nil // groups of others come and go
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, pattern := range []string{folder, "/etc/*", "/run/*", "/run/netns/*", "/var/lib/*", "/var/log/*", "/opt/*"} {
-		found, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
-		seen.Files = append(seen.Files, found...)
-	}
-	for _, p := range processes(t) {
-		if strings.Contains(p.line, folder) || slices.ContainsFunc(p.namespaces, func(n string) bool { return slices.Contains(namespaces, n) }) {
-			seen.Processes = append(seen.Processes, p.line)
-		}
-	}
-	return seen
-}
-
-type process struct {
-	line       string
-	namespaces []string
-}
-
-// processes are all but this one.
-func processes(t *testing.T) []process {
-	t.Helper()
-	folders, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all []process
-	for _, folder := range folders {
-		line, err := os.ReadFile(filepath.Join(folder, "cmdline"))
-		if err != nil || folder == fmt.Sprintf("/proc/%d", os.Getpid()) {
-			continue
-		}
-		p := process{line: strings.ReplaceAll(string(line), "\x00", " ")}
-		for _, kind := range []string{"net", "mnt"} {
-			if name, err := os.Readlink(filepath.Join(folder, "ns", kind)); err == nil {
-				p.namespaces = append(p.namespaces, name)
-			}
-		}
-		all = append(all, p)
-	}
-	return all
-}
-
-// namespacesOf are those of the processes of a folder, but for this process's own.
-func namespacesOf(t *testing.T, folder string) []string {
-	t.Helper()
-	var own, found []string
-	for _, kind := range []string{"net", "mnt"} {
-		name, err := os.Readlink("/proc/self/ns/" + kind)
-		if err != nil {
-			t.Fatal(err)
-		}
-		own = append(own, name)
-	}
-	for _, p := range processes(t) {
-		for _, name := range p.namespaces {
-			if strings.Contains(p.line, folder) && !slices.Contains(own, name) && !slices.Contains(found, name) {
-				found = append(found, name)
-			}
-		}
-	}
-	if len(found) == 0 {
-		t.Fatalf("no process of %s is in namespaces of its own", folder)
-	}
-	return found
-}
-
-// nothingLeft compares the host with an earlier look, for as long as the kernel needs to clean up.
-func nothingLeft(t *testing.T, before traces, folder string, namespaces []string) {
-	t.Helper()
-	isNew := func(all, known []string) (found []string) {
-		for _, one := range all {
-			if !slices.Contains(known, one) {
-				found = append(found, one)
-			}
-		}
-		return found
-	}
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		after := look(t, folder, namespaces)
-		diff := cmp.Diff(traces{}, traces{
-			isNew(after.Mounts, before.Mounts), isNew(after.Links, before.Links), isNew(after.Cgroups, before.Cgroups), isNew(after.Files, before.Files), after.Processes,
-		})
-		if diff == "" {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("left behind (-nothing +found):\n%s", diff)
-		}
-	}
 }
 
 // newTestPlace is a place with a folder that is not there yet.
@@ -175,7 +50,7 @@ func TestOutside(t *testing.T) {
 	}
 	defer release()
 	p := newTestPlace(t)
-	before := look(t, p.dir, nil)
+	host := traces.Before(t, p.dir)
 	if err := verify(ctx, p); !errors.Is(err, errNothingRuns) {
 		t.Errorf("verify before run: %v", err)
 	}
@@ -187,7 +62,7 @@ func TestOutside(t *testing.T) {
 	if err := run(ctx, p); err != nil {
 		t.Fatal(err)
 	}
-	namespaces := namespacesOf(t, p.dir)
+	host.Follow(t)
 	if err := run(ctx, p); err == nil || !strings.Contains(err.Error(), "it runs already") {
 		t.Errorf("run twice: %v", err)
 	}
@@ -199,7 +74,7 @@ func TestOutside(t *testing.T) {
 	if err := clean(ctx, p); err != nil {
 		t.Fatal(err)
 	}
-	nothingLeft(t, before, p.dir, namespaces)
+	host.NothingLeft(t)
 }
 
 // rightNamesDoNotFail is the twin of the swapped names: the same way with the right names finds nothing.
