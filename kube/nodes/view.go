@@ -139,7 +139,9 @@ func (v *View) takeMachine(n api.Node) []string {
 	v.machines[n.ID] = n
 	var names []string
 	if known && old.KubernetesNode != nil && (n.KubernetesNode == nil || *n.KubernetesNode != *old.KubernetesNode) {
-		delete(v.byName, old.KubernetesNode.Name)
+		if v.byName[old.KubernetesNode.Name] == n.ID { // otherwise another machine has taken the place already
+			delete(v.byName, old.KubernetesNode.Name)
+		}
 		names = append(names, old.KubernetesNode.Name)
 	}
 	if n.KubernetesNode == nil {
