@@ -257,20 +257,6 @@ func TestOneAgentForEachNode(t *testing.T) {
 	}
 }
 
-func TestCheckImages(t *testing.T) {
-	in := plain(nil)
-	in.images = v1alpha1.Images{Agent: "a"}
-	p, ok := asProblem(in.checkImages())
-	if !ok || p.reason != "ImageMissing" || !strings.Contains(p.message, "[images.operator images.server]") {
-		t.Errorf("got %+v", p)
-	}
-	in = plain(external)
-	in.images.Server, in.images.Swtpm = "", ""
-	if err := in.checkImages(); err != nil {
-		t.Errorf("a server elsewhere needs no image: %v", err)
-	}
-}
-
 func TestAddress(t *testing.T) {
 	for address, want := range map[string]string{"attest.example": "attest.example:8443", "attest.example:443": "attest.example:443", "192.0.2.1": "192.0.2.1:8443", "[2001:db8::1]": "[2001:db8::1]:8443", "2001:db8::1": "[2001:db8::1]:8443"} {
 		spec := v1alpha1.PlatformSpec{Server: v1alpha1.ServerSpec{External: &v1alpha1.ExternalServer{Address: address}}}
