@@ -219,7 +219,7 @@ func (m *Machine) Down(ctx context.Context) error {
 	if err := durable.ReadJSON(filepath.Join(m.dir, runFile), &r); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("down: %w", err)
 	}
-	// The supervisor may be gone before its answer is out, or be gone already: what counts is whether the processes end.
+	// The supervisor may be gone already: what counts is whether the processes end.
 	ask(ctx, m.dir, askDown)
 	if m.supervisor != nil {
 		m.supervisor.Pull()

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -61,14 +60,17 @@ func Supervise(folder string) error {
 	if err != nil {
 		return fmt.Errorf("supervise: %w", err)
 	}
-	defer l.Close()
 	sup := &supervisor{folder: folder, spec: s, log: log, sockets: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), dir.Fd())}
 	if err := sup.start(); err != nil {
 		sup.ended = err.Error()
 		log.Error("start", "err", err)
 	}
-	sup.loop(l.Questions)
-	return errors.Join(sup.stop(), os.RemoveAll(folder))
+	asker := l.Serve(askDown, sup.answer)
+	err = errors.Join(sup.stop(), os.RemoveAll(folder))
+	if asker != nil {
+		asker.Reply("", err)
+	}
+	return errors.Join(err, l.Close())
 }
 
 // A supervisor owns the processes of one machine. Everything in it happens in the one goroutine of Supervise.
@@ -86,45 +88,27 @@ type supervisor struct {
 	ended string
 }
 
-func (s *supervisor) loop(questions <-chan leash.Question) {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	orphaned := leash.Watch(os.Stdin)
-	for {
-		select {
-		case <-signals:
-			return
-		case detached := <-orphaned:
-			if !detached {
-				return
-			}
-		case err := <-s.gone:
-			s.gone = nil
-			s.ended = fmt.Sprintf("QEMU ended: %s: %s", exitText(err), host.Tail(filepath.Join(s.folder, qemuLog), 3))
-			s.log.Info("ended", "how", s.ended)
-		case q := <-questions:
-			err := s.answer(q.Ask)
-			q.Reply(s.ended, err)
-			if q.Ask == askDown {
-				return
-			}
-		}
+// answer replies with how QEMU ended, if it did.
+func (s *supervisor) answer(r leash.Request) (ended string, err error) {
+	select {
+	case end := <-s.gone:
+		s.gone = nil
+		s.ended = fmt.Sprintf("QEMU ended: %s: %s", exitText(end), host.Tail(filepath.Join(s.folder, qemuLog), 3))
+	default:
 	}
-}
-
-func (s *supervisor) answer(what string) error {
-	switch what {
-	case askStatus, askDown:
-		return nil
+	switch r.Ask {
+	case askStatus:
 	case askPowerCut:
-		return s.powerCut()
+		err = s.powerCut()
 	case askLinkUp, askLinkDown:
 		if s.gone == nil {
-			return ErrNoSupervisor
+			return s.ended, ErrNoSupervisor
 		}
-		return s.qmp.execute("set_link", map[string]any{"name": machineNet, "up": what == askLinkUp})
+		err = s.qmp.execute("set_link", map[string]any{"name": machineNet, "up": r.Ask == askLinkUp})
+	default:
+		err = fmt.Errorf("unknown request %q", r.Ask)
 	}
-	return fmt.Errorf("unknown request %q", what)
+	return s.ended, err
 }
 
 // start switches the machine on for the first time: the TPM first, as on a board.
@@ -196,7 +180,9 @@ func (s *supervisor) startQEMU() error {
 	s.qmp = newQMP(in, out, s.log)
 	go func(gone chan<- error, q *qmp) {
 		<-q.ended // Wait closes the pipe that it reads from
-		gone <- cmd.Wait()
+		err := cmd.Wait()
+		s.log.Info("QEMU ended", "how", exitText(err))
+		gone <- err
 	}(s.gone, s.qmp)
 	if err := s.record(); err != nil {
 		return err

@@ -10,7 +10,6 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -121,7 +120,7 @@ func Supervise(folder string) error {
 	if err := s.record(); err != nil {
 		return errors.Join(err, l.Close())
 	}
-	asker := s.loop(l.Questions)
+	asker := l.Serve(askDown, s.answer)
 	err = errors.Join(s.run.end(), removeFolder(folder))
 	if asker != nil {
 		asker.Reply("", err)
@@ -129,40 +128,19 @@ func Supervise(folder string) error {
 	return errors.Join(err, l.Close())
 }
 
-// loop returns when the cluster is to end; if somebody asked for that, with the question.
-func (s *supervisor) loop(questions <-chan leash.Question) *leash.Question {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	orphaned := leash.Watch(os.Stdin)
-	for {
-		select {
-		case <-signals:
-			return nil
-		case detached := <-orphaned:
-			if !detached {
-				return nil
-			}
-		case q := <-questions:
-			if q.Ask == askDown {
-				return &q
-			}
-			text, err := s.answer(q.Request)
-			if err != nil {
-				s.log.Error(q.Ask, "arg", q.Arg, "err", err)
-			}
-			q.Reply(text, err)
-		}
-	}
-}
-
-func (s *supervisor) answer(r leash.Request) (string, error) {
+func (s *supervisor) answer(r leash.Request) (text string, err error) {
 	switch r.Ask {
 	case askLink:
-		return s.makeLink()
+		text, err = s.makeLink()
 	case askNode:
-		return "", s.startNode(r.Arg)
+		err = s.startNode(r.Arg)
+	default:
+		err = fmt.Errorf("unknown request %q", r.Ask)
 	}
-	return "", fmt.Errorf("unknown request %q", r.Ask)
+	if err != nil {
+		s.log.Error(r.Ask, "arg", r.Arg, "err", err)
+	}
+	return text, err
 }
 
 // maxLinks bounds how many clusters a host has at a time.

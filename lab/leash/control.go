@@ -8,8 +8,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -17,6 +19,7 @@ import (
 const (
 	socketName      = "control.sock"
 	requestPatience = 10 * time.Second // for the one line that a client sends
+	answerPatience  = 2 * time.Second  // for a client that does not take its answer
 	maxMessageBytes = 1 << 20
 )
 
@@ -54,6 +57,7 @@ type Listener struct {
 	Questions <-chan Question
 	socket    net.Listener
 	done      chan struct{}
+	talks     sync.WaitGroup
 }
 
 // Listen opens the socket in folder.
@@ -69,33 +73,35 @@ func Listen(folder string) (*Listener, error) {
 	}
 	questions := make(chan Question)
 	l := &Listener{Questions: questions, socket: socket, done: make(chan struct{})}
-	go l.serve(questions)
+	l.talks.Go(func() { l.accept(questions) })
 	return l, nil
 }
 
-// Close ends the listener. Whoever still waits for an answer gets none.
+// Close ends the listener, once. An answer that was given before is sent, at the latest within some seconds; whoever still waits for one gets none.
 func (l *Listener) Close() error {
 	close(l.done)
-	return l.socket.Close()
+	err := l.socket.Close()
+	l.talks.Wait()
+	return err
 }
 
-func (l *Listener) serve(questions chan<- Question) {
+func (l *Listener) accept(questions chan<- Question) {
 	for {
 		conn, err := l.socket.Accept()
 		if err != nil {
 			return
 		}
-		go l.converse(conn, questions)
+		l.talks.Go(func() { l.converse(conn, questions) })
 	}
 }
 
 func (l *Listener) converse(conn net.Conn, questions chan<- Question) {
 	defer conn.Close()
-	conn.SetReadDeadline(time.Now().Add(requestPatience))
-	q := Question{reply: make(chan answer, 1)}
-	if err := json.NewDecoder(io.LimitReader(conn, maxMessageBytes)).Decode(&q.Request); err != nil {
+	request, ok := l.read(conn)
+	if !ok {
 		return
 	}
+	q := Question{Request: request, reply: make(chan answer, 1)}
 	select {
 	case questions <- q:
 	case <-l.done:
@@ -103,8 +109,58 @@ func (l *Listener) converse(conn net.Conn, questions chan<- Question) {
 	}
 	select {
 	case a := <-q.reply:
-		json.NewEncoder(conn).Encode(a) // an asker that is gone needs no answer
+		a.send(conn)
 	case <-l.done:
+		select {
+		case a := <-q.reply:
+			a.send(conn)
+		default:
+		}
+	}
+}
+
+// read takes the one request of a connection, unless the listener ends first.
+func (l *Listener) read(conn net.Conn) (r Request, ok bool) {
+	conn.SetReadDeadline(time.Now().Add(requestPatience))
+	taken := make(chan error, 1)
+	var request Request
+	go func() { taken <- json.NewDecoder(io.LimitReader(conn, maxMessageBytes)).Decode(&request) }()
+	select {
+	case err := <-taken:
+		return request, err == nil
+	case <-l.done:
+		return r, false
+	}
+}
+
+// send gives an answer to its asker. One that is gone needs none.
+func (a answer) send(conn net.Conn) {
+	conn.SetWriteDeadline(time.Now().Add(answerPatience))
+	json.NewEncoder(conn).Encode(a)
+}
+
+// Serve is a supervisor's life: it has answer reply to questions until the supervisor is to end, which is when somebody asks it end, when it gets
+// SIGTERM or SIGINT, and when its parent is gone without having let go of it (Watch its stdin). It returns the question that asked, for a reply when
+// everything is down; nil if nobody asked.
+func (l *Listener) Serve(end string, answer func(Request) (string, error)) *Question {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
+	parent := Watch(os.Stdin)
+	for {
+		select {
+		case <-signals:
+			return nil
+		case detached := <-parent:
+			if !detached {
+				return nil
+			}
+		case q := <-l.Questions:
+			if q.Ask == end {
+				return &q
+			}
+			q.Reply(answer(q.Request))
+		}
 	}
 }
 

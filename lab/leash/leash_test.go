@@ -35,31 +35,35 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// supervise answers "echo" until its parent is gone or it is asked to end; it removes its folder then.
+// supervise answers until its parent is gone or it is asked to end; it removes its folder then, and says so last.
 func supervise(folder string) {
-	defer os.RemoveAll(folder)
 	l, err := Listen(folder)
 	if err != nil {
 		panic(err)
 	}
-	parent := Watch(os.Stdin)
-	for {
-		select {
-		case detached := <-parent:
-			if !detached {
-				return
-			}
-		case q := <-l.Questions:
-			switch q.Ask {
-			case "echo":
-				q.Reply(q.Arg, nil)
-			case "refuse":
-				q.Reply("", errors.New("I refuse "+q.Arg))
-			case "end":
-				return
-			}
+	asker := l.Serve("end", func(r Request) (string, error) {
+		switch r.Ask {
+		case "echo":
+			return r.Arg, nil
+		case "who":
+			return strconv.Itoa(os.Getpid()), nil
+		case "refuse":
+			return "", errors.New("I refuse " + r.Arg)
+		case "die":
+			os.RemoveAll(folder)
+			os.Exit(0)
+		case "silence":
+			time.Sleep(time.Second)
 		}
+		return "", nil
+	})
+	if err := os.RemoveAll(folder); err != nil {
+		panic(err)
 	}
+	if asker != nil {
+		asker.Reply("all is down", nil)
+	}
+	l.Close()
 }
 
 // start runs a supervisor in a folder of its own.
@@ -122,10 +126,105 @@ func TestDetachedGoesOn(t *testing.T) {
 	if text, err := Ask(t.Context(), folder, Request{Ask: "echo", Arg: "there"}); err != nil || text != "there" {
 		t.Errorf("%q, %v", text, err)
 	}
-	if _, err := Ask(t.Context(), folder, Request{Ask: "end"}); !errors.Is(err, ErrNotRunning) {
+	if text, err := Ask(t.Context(), folder, Request{Ask: "end"}); err != nil || text != "all is down" {
+		t.Errorf("a supervisor that was asked to end says %q: %v", text, err)
+	}
+	gone(t, c, folder)
+}
+
+func TestEndWithoutAnswer(t *testing.T) {
+	c, folder := start(t)
+	if _, err := Ask(t.Context(), folder, Request{Ask: "die"}); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("a supervisor that ended before it answered: %v", err)
 	}
 	gone(t, c, folder)
+}
+
+// TestSignal: a supervisor that is let go of ends by SIGTERM.
+func TestSignal(t *testing.T) {
+	c, folder := start(t)
+	if err := c.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	text, err := Ask(t.Context(), folder, Request{Ask: "who"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	gone(t, c, folder)
+}
+
+// TestLastAnswer: what was answered before Close is heard. With one processor, and a listener that waits for its question to be
+// taken, it learns of both at a time.
+func TestLastAnswer(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	for range 200 {
+		folder := t.TempDir()
+		l, err := Listen(folder)
+		if err != nil {
+			t.Fatal(err)
+		}
+		heard := make(chan error, 1)
+		go func() {
+			text, err := Ask(t.Context(), folder, Request{Ask: "end"})
+			if err == nil && text != "last" {
+				err = fmt.Errorf("the answer is %q", text)
+			}
+			heard <- err
+		}()
+		time.Sleep(2 * time.Millisecond)
+		q := <-l.Questions
+		q.Reply("last", nil)
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-heard; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestCloseIsBounded: neither an asker that says nothing, nor one that does not take its answer, nor one that has none yet keeps a listener.
+func TestCloseIsBounded(t *testing.T) {
+	folder := t.TempDir()
+	l, err := Listen(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.Open(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	for _, says := range []string{"", `{"ask":"much"}` + "\n", `{"ask":"never"}` + "\n"} {
+		conn, err := net.Dial("unix", shortPath(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, says); err != nil {
+			t.Fatal(err)
+		}
+		if says == "" {
+			continue
+		}
+		if q := <-l.Questions; q.Ask == "much" {
+			q.Reply(strings.Repeat("much", 1<<20), nil)
+		}
+	}
+	began := time.Now()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 4*answerPatience {
+		t.Errorf("it took %v", took)
+	}
 }
 
 // TestWatch: only the whole word lets a supervisor go on.

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -87,7 +86,7 @@ func keep(folder string) error {
 		return err
 	}
 	k := &keeper{folder: folder}
-	asker := k.loop(l.Questions)
+	asker := l.Serve(askDown, k.answer)
 	err = errors.Join(k.stop(), os.RemoveAll(folder))
 	if asker != nil {
 		asker.Reply("", err)
@@ -95,32 +94,14 @@ func keep(folder string) error {
 	return errors.Join(err, l.Close())
 }
 
-// loop returns when the machine is to end; if somebody asked for that, with the question.
-func (k *keeper) loop(questions <-chan leash.Question) *leash.Question {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	orphaned := leash.Watch(os.Stdin)
-	for {
-		select {
-		case <-signals:
-			return nil
-		case detached := <-orphaned:
-			if !detached {
-				return nil
-			}
-		case q := <-questions:
-			switch q.Ask {
-			case askDown:
-				return &q
-			case askWho:
-				q.Reply(strconv.Itoa(os.Getpid()), nil)
-			case askRestart:
-				q.Reply("", errors.Join(k.stop(), k.start(q.Arg)))
-			default:
-				q.Reply("", fmt.Errorf("unknown request %q", q.Ask))
-			}
-		}
+func (k *keeper) answer(r leash.Request) (string, error) {
+	switch r.Ask {
+	case askWho:
+		return strconv.Itoa(os.Getpid()), nil
+	case askRestart:
+		return "", errors.Join(k.stop(), k.start(r.Arg))
 	}
+	return "", fmt.Errorf("unknown request %q", r.Ask)
 }
 
 // start runs the server. program is that of the command line, assay.
