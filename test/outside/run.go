@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -168,7 +169,11 @@ func (w *world) autopsy(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	log, err := os.ReadFile(filepath.Join(w.machineDir(), serverLog))
-	w.tell("the server's log (%v):\n%s", err, log[max(0, len(log)-4000):])
+	if errors.Is(err, fs.ErrNotExist) {
+		w.tell("the server had not been started")
+	} else {
+		w.tell("the server's log (%v):\n%s", err, log[max(0, len(log)-4000):])
+	}
 	if w.cluster == nil {
 		return
 	}
