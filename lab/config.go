@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/assay-project/assay/deploy/ima"
 	"github.com/assay-project/assay/lab/guest"
@@ -79,6 +80,8 @@ type Config struct {
 	Supervisor []string
 	// Progress is told what is being done, for people; may be nil.
 	Progress func(string)
+
+	mutePatience time.Duration // for tests; the constant of that name by default
 }
 
 // A File goes to the root file system of a machine: a copy of the host's file Source, else a symbolic link to Link, else Data.
@@ -147,6 +150,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.IMAPolicy == nil {
 		c.IMAPolicy = ima.HostPolicy()
+	}
+	if c.mutePatience == 0 {
+		c.mutePatience = mutePatience
 	}
 	if c.Progress == nil {
 		c.Progress = func(string) {}

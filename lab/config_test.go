@@ -3,7 +3,6 @@ package lab
 import (
 	"bytes"
 	"errors"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -271,7 +270,8 @@ func TestQMP(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			var sent bytes.Buffer
-			q := newQMP(&sent, strings.NewReader(tt.qemu), slog.New(slog.DiscardHandler))
+			var events []string
+			q := newQMP(&sent, strings.NewReader(tt.qemu), func(name string) { events = append(events, name) })
 			err := q.greet()
 			if err == nil {
 				err = q.execute("set_link", map[string]any{"name": "net0", "up": false})
@@ -283,6 +283,9 @@ func TestQMP(t *testing.T) {
 				want := "{\"execute\":\"qmp_capabilities\"}\n{\"arguments\":{\"name\":\"net0\",\"up\":false},\"execute\":\"set_link\"}\n"
 				if diff := cmp.Diff(want, sent.String()); diff != "" {
 					t.Errorf("(-want +got)\n%s", diff)
+				}
+				if diff := cmp.Diff([]string{"RESET"}, events); diff != "" {
+					t.Errorf("events: (-want +got)\n%s", diff)
 				}
 				return
 			}

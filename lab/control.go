@@ -7,9 +7,10 @@ import (
 	"github.com/assay-project/assay/lab/leash"
 )
 
-// What a supervisor is asked. Its answer is how QEMU ended, if it did.
+// What a supervisor is asked. Its answer is how QEMU ended, if it did; to askMute, for how long the machine has printed nothing since it started.
 const (
 	askStatus   = "status"
+	askMute     = "mute"
 	askPowerCut = "power-cut"
 	askLinkUp   = "link-up"
 	askLinkDown = "link-down"

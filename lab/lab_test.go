@@ -96,7 +96,9 @@ func boot(t *testing.T, cfg Config) *Machine {
 	if cfg.Init == "" {
 		cfg.Init = buildInit(t)
 	}
-	cfg.Progress = func(step string) { t.Log(step) }
+	if cfg.Progress == nil {
+		cfg.Progress = func(step string) { t.Log(step) }
+	}
 	m, err := Up(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -35,7 +35,9 @@ type Machine struct {
 	spec   spec
 	client guest.Client
 
-	supervisor *leash.Child // nil when attached
+	supervisor   *leash.Child // nil when attached
+	progress     func(string)
+	mutePatience time.Duration
 }
 
 func newMachine(dir string, s spec) *Machine {
@@ -44,7 +46,7 @@ func newMachine(dir string, s spec) *Machine {
 		key = nil // the machine refuses it
 	}
 	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(s.ExecPort))
-	return &Machine{dir: dir, spec: s, client: guest.Client{Addr: addr, Key: key}}
+	return &Machine{dir: dir, spec: s, client: guest.Client{Addr: addr, Key: key}, progress: func(string) {}, mutePatience: mutePatience}
 }
 
 // Attach finds the machine in a folder, which another process made. A machine that no longer runs can still be taken Down.

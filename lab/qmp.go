@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"time"
 )
 
@@ -31,8 +30,8 @@ type qmpMessage struct {
 	Event string `json:"event"`
 }
 
-// newQMP reads messages until from ends. Events go to the log.
-func newQMP(to io.Writer, from io.Reader, log *slog.Logger) *qmp {
+// newQMP reads messages until from ends. It calls event with the name of each event, in a goroutine of its own.
+func newQMP(to io.Writer, from io.Reader, event func(name string)) *qmp {
 	q := &qmp{to: to, answers: make(chan qmpMessage, 4), ended: make(chan struct{})}
 	go func() {
 		defer close(q.ended)
@@ -44,7 +43,7 @@ func newQMP(to io.Writer, from io.Reader, log *slog.Logger) *qmp {
 				return
 			}
 			if m.Event != "" {
-				log.Info("qemu", "event", m.Event)
+				event(m.Event)
 				continue
 			}
 			q.answers <- m

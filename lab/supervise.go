@@ -60,7 +60,10 @@ func Supervise(folder string) error {
 	if err != nil {
 		return fmt.Errorf("supervise: %w", err)
 	}
-	sup := &supervisor{folder: folder, spec: s, log: log, sockets: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), dir.Fd())}
+	sup := &supervisor{
+		folder: folder, spec: s, log: log, sockets: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), dir.Fd()),
+		console: console{path: filepath.Join(folder, consoleFile)},
+	}
 	if err := sup.start(); err != nil {
 		sup.ended = err.Error()
 		log.Error("start", "err", err)
@@ -80,12 +83,13 @@ type supervisor struct {
 	spec    spec
 	log     *slog.Logger
 
-	qemu  *exec.Cmd
-	gone  chan error // QEMU's end; nil while the machine is off
-	qmp   *qmp
-	tpm   *swtpm.Emulator
-	taps  []*os.File // open over power cuts: a tap that was made for this machine lives as long as they
-	ended string
+	console console
+	qemu    *exec.Cmd
+	gone    chan error // QEMU's end; nil while the machine is off
+	qmp     *qmp
+	tpm     *swtpm.Emulator
+	taps    []*os.File // open over power cuts: a tap that was made for this machine lives as long as they
+	ended   string
 }
 
 // answer replies with how QEMU ended, if it did.
@@ -98,7 +102,10 @@ func (s *supervisor) answer(r leash.Request) (ended string, err error) {
 	}
 	switch r.Ask {
 	case askStatus:
+	case askMute:
+		return s.console.mute().String(), nil
 	case askPowerCut:
+		s.log.Info("power cut", "mute", s.console.mute())
 		err = s.powerCut()
 	case askLinkUp, askLinkDown:
 		if s.gone == nil {
@@ -177,7 +184,8 @@ func (s *supervisor) startQEMU() error {
 		return fmt.Errorf("start QEMU: %w", err)
 	}
 	s.qemu, s.gone = cmd, make(chan error, 1)
-	s.qmp = newQMP(in, out, s.log)
+	s.console.start()
+	s.qmp = newQMP(in, out, s.event)
 	go func(gone chan<- error, q *qmp) {
 		<-q.ended // Wait closes the pipe that it reads from
 		err := cmd.Wait()
@@ -191,6 +199,14 @@ func (s *supervisor) startQEMU() error {
 		return fmt.Errorf("%w: %s", err, host.Tail(filepath.Join(s.folder, qemuLog), 3))
 	}
 	return nil
+}
+
+// event is told what happens in QEMU (docs of QMP, "RESET": the machine starts anew).
+func (s *supervisor) event(name string) {
+	s.log.Info("qemu", "event", name)
+	if name == "RESET" {
+		s.console.start()
+	}
 }
 
 func (s *supervisor) killQEMU() error {

@@ -70,6 +70,7 @@ func up(ctx context.Context, cfg Config) (*Machine, error) {
 	}
 	cfg.Progress("starting the machine")
 	m := newMachine(cfg.Dir, s)
+	m.progress, m.mutePatience = cfg.Progress, cfg.mutePatience
 	command := append(slices.Clone(cfg.Supervisor), cfg.Dir)
 	if m.supervisor, err = leash.Start(ctx, command, filepath.Join(cfg.Dir, supervisorLog)); err != nil {
 		return nil, err
@@ -186,10 +187,12 @@ func freePort(taken map[int]bool) (int, error) {
 // bootPatience is how long a boot may take: emulated, with measured boot, beside other work.
 const bootPatience = 10 * time.Minute
 
-// waitReady waits until the machine's init answers in another boot than lastBoot, an id of the kernel's.
+// waitReady waits until the machine's init answers in another boot than lastBoot, an id of the kernel's. A machine that prints nothing is switched
+// off and on, once.
 func (m *Machine) waitReady(ctx context.Context, lastBoot string) error {
 	ctx, cancel := context.WithTimeout(ctx, bootPatience)
 	defer cancel()
+	revived := false
 	for try := time.Duration(0); ; try++ {
 		// A packet that met no network card is sent again only seconds later: short tries, longer ones on a host that is slow.
 		attempt, done := context.WithTimeout(ctx, min(2+try/10, 20)*time.Second)
@@ -201,12 +204,42 @@ func (m *Machine) waitReady(ctx context.Context, lastBoot string) error {
 		if sick := m.diagnose(ctx); sick != nil {
 			return sick
 		}
+		if revived, err = m.revive(ctx, revived); err != nil {
+			return err
+		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for the machine: %w; its console ends with: %s", ctx.Err(), host.Tail(m.Console(), 5))
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
+}
+
+// mutePatience is how long a machine may run after its start without having printed anything. An emulated one takes two or three seconds for its
+// first byte; about once in a hundred starts QEMU (7.2) hangs, with all processors spinning, and never prints any.
+const mutePatience = time.Minute
+
+// revive cuts the power of a machine that has been mute for too long, and switches it on again. One that was revived before has three times as long.
+func (m *Machine) revive(ctx context.Context, before bool) (revived bool, err error) {
+	text, err := ask(ctx, m.dir, askMute)
+	if err != nil {
+		return before, nil // diagnose knows more
+	}
+	mute, err := time.ParseDuration(text)
+	switch {
+	case err != nil:
+		return before, fmt.Errorf("the machine is said to be mute for %q: %w", text, err)
+	case before && mute > 3*m.mutePatience:
+		return before, fmt.Errorf("the machine printed nothing for %.0f s, nor for %.0f s before its power was cut: QEMU hangs, or the kernel does not start",
+			mute.Seconds(), m.mutePatience.Seconds())
+	case before || mute <= m.mutePatience:
+		return before, nil
+	}
+	m.progress(fmt.Sprintf("the machine has printed nothing for %.0f s: cutting its power and starting it once more", mute.Seconds()))
+	if _, err := ask(ctx, m.dir, askPowerCut); err != nil {
+		return before, fmt.Errorf("start a machine that printed nothing once more: %w", err)
+	}
+	return true, nil
 }
 
 // diagnose finds a reason why waiting longer is of no use.
