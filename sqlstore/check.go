@@ -8,17 +8,23 @@ import (
 	"time"
 )
 
-// writeCheckEvery is the least time between two trial writes that succeed: each of them waits for the disk.
-const writeCheckEvery = 10 * time.Second
+const (
+	// writeCheckEvery is the least time between two trial writes that succeed: each of them waits for the disk.
+	writeCheckEvery = 10 * time.Second
+	// writePatience is how long trial writes may find no turn before that is a fault: under load writers stand in a queue.
+	writePatience = time.Minute
+)
 
 // trial remembers when a write was last tried and went well.
 type trial struct {
-	mu   sync.Mutex
-	last time.Time
+	mu      sync.Mutex
+	good    time.Time
+	failing bool
 }
 
 // Check says what is wrong with the database: it reads, and every now and then writes something that changes nothing, because a full or
-// read-only volume still reads. After a failure each call tries to write. The error is for people; it names the file.
+// read-only volume still reads. After a failure each call tries to write. A write that only found no turn before ctx ended is no fault until a minute
+// has passed. The error is for people; it names the file.
 func (db *DB) Check(ctx context.Context) error {
 	var version int
 	err := db.read(ctx, "read", func(tx *sql.Tx) error { return tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version) })
@@ -28,17 +34,22 @@ func (db *DB) Check(ctx context.Context) error {
 	db.trial.mu.Lock()
 	defer db.trial.mu.Unlock()
 	now := db.now()
-	if !db.trial.last.IsZero() && now.Sub(db.trial.last).Abs() < writeCheckEvery {
+	since := now.Sub(db.trial.good).Abs()
+	if !db.trial.failing && since < writeCheckEvery {
 		return nil
 	}
-	db.trial.last = time.Time{}
 	err = db.write(ctx, "write", func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, fmt.Sprintf(`PRAGMA user_version = %d`, version)) // a pragma takes no parameter
 		return err
 	})
-	if err != nil {
-		return fmt.Errorf("database %s: %w", db.path, err)
+	switch {
+	case err == nil:
+		db.trial.good, db.trial.failing = now, false
+		return nil
+	case ctx.Err() != nil && !db.trial.failing && since < writePatience:
+		return nil
+	case ctx.Err() == nil:
+		db.trial.failing = true
 	}
-	db.trial.last = now
-	return nil
+	return fmt.Errorf("database %s: %w", db.path, err)
 }

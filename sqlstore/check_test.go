@@ -3,6 +3,7 @@ package sqlstore_test
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"os"
 	"path/filepath"
@@ -69,6 +70,46 @@ func TestCheckFullVolume(t *testing.T) {
 		t.Errorf("with room again: %v", err)
 	}
 }
+
+// TestCheckWaitsItsTurn: while another writer is at work, such as a backup, nothing is wrong for a while. A minute without a turn is.
+func TestCheckWaitsItsTurn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "assay.db")
+	db, pass := clocked(t, path)
+	other, err := sql.Open("sqlite", "file:"+path+"?_txlock=immediate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	check := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		return db.Check(ctx)
+	}
+	if err := check(); err != nil {
+		t.Fatal(err)
+	}
+	busy, err := other.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass(writeSoon)
+	if err := check(); err != nil {
+		t.Errorf("after %v: %v", writeSoon, err)
+	}
+	pass(time.Minute)
+	if err := check(); err == nil {
+		t.Error("a minute without a turn is taken for good")
+	}
+	if err := busy.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := check(); err != nil {
+		t.Errorf("with its turn: %v", err)
+	}
+}
+
+// writeSoon is when a write is tried again after a good one.
+const writeSoon = 20 * time.Second
 
 func TestCheckSaysThatItCouldNotRead(t *testing.T) {
 	db, _ := clocked(t, filepath.Join(t.TempDir(), "assay.db"))

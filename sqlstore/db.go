@@ -62,6 +62,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if err := migrate(ctx, db.writer); err != nil {
 		return nil, errors.Join(fmt.Errorf("open database %s: %w", path, err), db.writer.Close())
 	}
+	db.trial.good = db.now() // the migrations wrote
 	if db.reader, err = pool(path, maxReaders, "deferred", "query_only(1)"); err != nil {
 		return nil, errors.Join(err, db.writer.Close())
 	}
