@@ -17,6 +17,27 @@ import (
 	"github.com/assay-project/assay/internal/need"
 )
 
+// mount makes a folder a volume of 8 MiB.
+func mount(t *testing.T, folder string, flags uintptr) {
+	t.Helper()
+	if err := unix.Mount("tmpfs", folder, "tmpfs", flags, "size=8m,mode=0700"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(folder, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// fill leaves no room on a volume.
+func fill(folder string) error {
+	if err := os.WriteFile(filepath.Join(folder, "ballast"), bytes.Repeat([]byte{1}, 16<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		return fmt.Errorf("the volume is not full: %w", err)
+	}
+	return nil
+}
+
 // A volume that fills up under a running server: the server lives, is not ready, says so to its operator, and comes back with the room.
 func TestFullVolume(t *testing.T) {
 	need.Root(t)
@@ -25,14 +46,7 @@ func TestFullVolume(t *testing.T) {
 	if err := os.Mkdir(c.cfg.StateDir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("tmpfs", c.cfg.StateDir, "tmpfs", 0, "size=8m,mode=0700"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(c.cfg.StateDir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	mount(t, c.cfg.StateDir, 0)
 	a := c.authority("own")
 	c.supply(a, a)
 	c.start()
@@ -40,9 +54,8 @@ func TestFullVolume(t *testing.T) {
 	if answer, err := operator.Server(t.Context()); err != nil || answer.Database != "" {
 		t.Errorf("%+v, %v", answer, err)
 	}
-	ballast := filepath.Join(c.cfg.StateDir, "ballast")
-	if err := os.WriteFile(ballast, bytes.Repeat([]byte{1}, 16<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
-		t.Fatalf("the volume is not full: %v", err)
+	if err := fill(c.cfg.StateDir); err != nil {
+		t.Fatal(err)
 	}
 	c.eventually("not ready", func() error {
 		if status, text := c.probe("/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(text, "full") {
@@ -56,7 +69,7 @@ func TestFullVolume(t *testing.T) {
 	if status, _ := c.probe("/healthz"); status != http.StatusOK {
 		t.Errorf("healthz: %d", status)
 	}
-	if err := os.Remove(ballast); err != nil {
+	if err := os.Remove(filepath.Join(c.cfg.StateDir, "ballast")); err != nil {
 		t.Fatal(err)
 	}
 	if status, text := c.probe("/readyz"); status != http.StatusOK {
@@ -66,13 +79,18 @@ func TestFullVolume(t *testing.T) {
 
 // State that cannot be opened ends the server at once, with an error that its caller can tell from others.
 func TestStateThatCannotBeOpened(t *testing.T) {
-	for name, spoil := range map[string]func(dir string) error{
-		"a database that is none": func(dir string) error {
+	need.Root(t)
+	for name, spoil := range map[string]func(t *testing.T, dir string) error{
+		"a full volume":      func(t *testing.T, dir string) error { mount(t, dir, 0); return fill(dir) },
+		"a read-only volume": func(t *testing.T, dir string) error { mount(t, dir, unix.MS_RDONLY); return nil },
+		"a database that is none": func(_ *testing.T, dir string) error {
 			return os.WriteFile(filepath.Join(dir, "assay.db"), bytes.Repeat([]byte("x"), 4096), 0o600)
 		},
-		"another program's folder":   func(dir string) error { return os.WriteFile(filepath.Join(dir, "VERSION"), []byte("other 7\n"), 0o600) },
-		"a folder for everybody":     func(dir string) error { return os.Chmod(dir, 0o777) },
-		"a folder in the file's way": func(dir string) error { return os.Mkdir(filepath.Join(dir, "assay.db"), 0o700) },
+		"another program's folder": func(_ *testing.T, dir string) error {
+			return os.WriteFile(filepath.Join(dir, "VERSION"), []byte("other 7\n"), 0o600)
+		},
+		"a folder for everybody":     func(_ *testing.T, dir string) error { return os.Chmod(dir, 0o777) },
+		"a folder in the file's way": func(_ *testing.T, dir string) error { return os.Mkdir(filepath.Join(dir, "assay.db"), 0o700) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCluster(t)
@@ -81,7 +99,7 @@ func TestStateThatCannotBeOpened(t *testing.T) {
 			if err := os.Mkdir(c.cfg.StateDir, 0o700); err != nil {
 				t.Fatal(err)
 			}
-			if err := spoil(c.cfg.StateDir); err != nil {
+			if err := spoil(t, c.cfg.StateDir); err != nil {
 				t.Fatal(err)
 			}
 			err := serve.Run(t.Context(), serve.Options{Config: c.cfg, Version: "test", Out: t.Output(), Log: t.Output()})
