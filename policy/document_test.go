@@ -149,6 +149,7 @@ func TestWarnings(t *testing.T) {
 		{fmt.Sprintf(`{"imaPolicies":[%[1]q],"digests":{"/a b":[%[1]q],"/a_b":[%[1]q]}}`, digestA), `recorded as "/a_b"`},
 		{fmt.Sprintf(`{"imaPolicies":[%[1]q],"digests":{"a":[%[1]q]}}`, digestA), "does not begin with a slash"},
 		{fmt.Sprintf(`{"imaPolicies":[%q],"excludes":["/.*"]}`, digestA), `exclude "/.*" takes every file`},
+		{fmt.Sprintf(`{"imaPolicies":[%q],"earlyBoot":["/bin/a"%s]}`, digestA, strings.Repeat(`,"/bin/a"`, manyEarly)), "lets 101 patterns come before"},
 	} {
 		if got := mustParse(t, runtimeDoc(test.spec)).Warnings(); len(got) != 1 || !strings.Contains(got[0], test.want) {
 			t.Errorf("%s: warnings %q, want %q", test.spec, got, test.want)

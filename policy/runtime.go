@@ -32,6 +32,10 @@ type Runtime struct {
 	allowWeakBank   bool
 }
 
+// manyEarly is more than runs before an init loads the policy. The built-in policy tcb measures what root reads, so a list may name the policy's file for a
+// mere reading in the middle of a boot, and a document made from it would take all that ran until then for early.
+const manyEarly = 100
+
 // readRuntime reads the spec of a native document.
 func readRuntime(r *reader, spec *node, at *place) *Runtime {
 	if !r.closed(spec, at, "digests", "excludes", "keyrings", "ignoredKeyrings", "imaBuffers", "verificationKeys", "imaPolicies",
@@ -62,6 +66,9 @@ func readRuntime(r *reader, spec *node, at *place) *Runtime {
 		r.warn("spec.imaPolicies lists no digest: whether an IMA policy was loaded, and which, is not judged by this document alone")
 	}
 	r.warnSweeping(policy.excludes)
+	if n := len(policy.earlyBoot); n > manyEarly {
+		r.warn("spec.earlyBoot lets %d patterns come before the IMA policy, which is loaded at the start of a boot: was the list made in a boot that loaded it?", n)
+	}
 	return policy
 }
 
