@@ -30,7 +30,7 @@ const module = "github.com/assay-project/assay/"
 func tiers() []tier {
 	integration := []string{"./tpm/...", "./internal/swtpm/...", "./agent/...", "./cmd/assay-agent/...", "./deploy/images/...", "./test/integration/..."}
 	lab := []string{"./lab/...", "./test/lab/..."}
-	cluster := []string{"./test/cluster/...", "./test/chart/...", "./test/e2e/...", "./test/quickstart/...", "./test/outside/...", "./test/scale/..."}
+	cluster := []string{"./test/cluster/...", "./test/chart/...", "./test/e2e/...", "./test/forms/...", "./test/quickstart/...", "./test/outside/...", "./test/scale/..."}
 	return []tier{
 		{name: "unit", packages: []string{"./..."}, without: slices.Concat(integration, lab, cluster), flags: []string{"-race", "-timeout=10m"}},
 		{name: "integration", packages: integration, flags: []string{"-timeout=15m"}},

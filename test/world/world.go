@@ -123,9 +123,7 @@ func NewEmpty(t *testing.T, workers ...cluster.Worker) *World {
 func begin(t *testing.T) *World {
 	t.Helper()
 	need.Cluster(t)
-	ctx, cancel := context.WithTimeout(t.Context(), storyTime)
-	t.Cleanup(cancel)
-	release, err := lab.Exclusive(ctx)
+	release, err := lab.Exclusive(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,6 +132,8 @@ func begin(t *testing.T) *World {
 			t.Error(err)
 		}
 	})
+	ctx, cancel := context.WithTimeout(t.Context(), storyTime)
+	t.Cleanup(cancel)
 	return &World{T: t, Ctx: ctx, Home: t.TempDir(), start: time.Now()}
 }
 
@@ -238,24 +238,31 @@ func (w *World) Never(what string, during time.Duration, happened func() string)
 	w.Tell("%s", what)
 }
 
-// Login takes the administrator's certificate out of the cluster and reaches the server by the first node's port.
+// URL is the native API by the first node's port.
+func (w *World) URL() string {
+	return fmt.Sprintf("https://%s:%d", w.Cluster.Node("node1").Address(), APIPort)
+}
+
+// Login takes the administrator's certificate out of the cluster, wherever it comes from, and reaches the server by the first node's port.
 func (w *World) Login() {
 	w.Helper()
 	var secret struct{ Data map[string][]byte }
+	var bundles struct{ Data map[string]string }
 	w.Eventually("the administrator's certificate is there", Slow, func() string {
-		if err := w.Cluster.Get(w.Ctx, "/api/v1/namespaces/"+Namespace+"/secrets/assay-admin-tls", &secret); err != nil {
-			return err.Error()
+		for path, into := range map[string]any{"/secrets/assay-admin-tls": &secret, "/configmaps/assay-ca": &bundles} {
+			if err := w.Object("/api/v1/namespaces/"+Namespace+path, into); err != nil {
+				return err.Error()
+			}
 		}
 		return ""
 	})
 	folder := filepath.Join(w.Home, "administrator")
 	w.Must(os.MkdirAll(folder, 0o700))
-	for name, key := range map[string]string{"cert.pem": "tls.crt", "key.pem": "tls.key", "ca.pem": "ca.crt"} {
-		w.Must(os.WriteFile(filepath.Join(folder, name), secret.Data[key], 0o600))
+	for name, data := range map[string][]byte{"cert.pem": secret.Data["tls.crt"], "key.pem": secret.Data["tls.key"], "ca.pem": []byte(bundles.Data["server-cas.pem"])} {
+		w.Must(os.WriteFile(filepath.Join(folder, name), data, 0o600))
 	}
-	url := fmt.Sprintf("https://%s:%d", w.Cluster.Node("node1").Address(), APIPort)
 	var err error
-	w.API, err = client.FromFolder(url, folder)
+	w.API, err = client.FromFolder(w.URL(), folder)
 	w.Must(err)
 	w.Eventually("the server answers", Slow, func() string {
 		if _, err := w.API.Server(w.Ctx); err != nil {
@@ -263,7 +270,7 @@ func (w *World) Login() {
 		}
 		return ""
 	})
-	_, err = w.Run("assay", "login", url, "--credentials", folder)
+	_, err = w.Run("assay", "login", w.URL(), "--credentials", folder)
 	w.Must(err)
 }
 
