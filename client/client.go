@@ -1,6 +1,7 @@
 // Package client is the Go client of the native API, /api/v1.
 //
-// It trusts the server only as far as its TLS configuration says, follows no redirect, and bounds every answer. An answer with a status of 400 and up is a *ProblemError.
+// It trusts the server only as far as its TLS configuration says, follows no redirect, and bounds every answer. An answer with a status of 400 and up is a *ProblemError;
+// any other outside of 2xx is an error too: a proxy's, since the server gives none.
 package client
 
 import (
@@ -26,6 +27,8 @@ import (
 const (
 	maxAnswerBytes = 256 << 20 // a node's evidence with its whole list
 	maxEventBytes  = 4 << 20
+	// maxProblemBytes bounds what is read of a refusal.
+	maxProblemBytes = 1 << 16
 )
 
 // Config says whom to speak to and as whom.
@@ -54,7 +57,7 @@ func New(cfg Config) (*Client, error) {
 	if base.Scheme != "https" || base.Host == "" || strings.Trim(base.Path, "/") != "" {
 		return nil, fmt.Errorf("server URL %q: want https://host:port", cfg.URL)
 	}
-	base.Path = ""
+	base.Path = "/"
 	if cfg.Timeout == 0 {
 		cfg.Timeout = time.Minute
 	}
@@ -116,6 +119,9 @@ func (c *Client) do(ctx context.Context, what call, into any) error {
 // send makes the request and returns the body of a good answer.
 func (c *Client) send(ctx context.Context, what call) (io.ReadCloser, error) {
 	target := c.base.JoinPath(what.path)
+	if target.EscapedPath() != what.path || strings.HasSuffix(what.path, "/") { // a name of "..", "." or "" would reach another resource
+		return nil, fmt.Errorf("request %s: an empty name, . and .. name nothing", what.path)
+	}
 	target.RawQuery = what.query.Encode()
 	var body io.Reader
 	kind := ""
@@ -141,16 +147,25 @@ func (c *Client) send(ctx context.Context, what call) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ask the server: %w", err)
 	}
-	if answer.StatusCode < 400 {
+	if answer.StatusCode/100 == 2 {
 		return answer.Body, nil
 	}
 	defer answer.Body.Close()
-	problem := api.Problem{Status: answer.StatusCode, Title: http.StatusText(answer.StatusCode)}
-	text, _ := io.ReadAll(io.LimitReader(answer.Body, 1<<16))
-	if err := json.Unmarshal(text, &problem); err != nil || problem.Detail == "" {
-		problem.Detail = fmt.Sprintf("%s %s was refused", what.method, what.path)
+	if answer.StatusCode < 400 {
+		return nil, fmt.Errorf("%s %s: the server answers %s, which it never does", what.method, what.path, answer.Status)
 	}
-	return nil, &ProblemError{problem}
+	return nil, &ProblemError{problemOf(what, answer)}
+}
+
+// problemOf reads why a request was refused. Callers act on the status, so it is the answer's and never one that the body claims.
+func problemOf(what call, answer *http.Response) api.Problem {
+	var problem api.Problem
+	text, _ := io.ReadAll(io.LimitReader(answer.Body, maxProblemBytes))
+	if err := json.Unmarshal(text, &problem); err != nil || problem.Detail == "" {
+		problem = api.Problem{Detail: fmt.Sprintf("%s %s was refused", what.method, what.path)}
+	}
+	problem.Status, problem.Title = answer.StatusCode, http.StatusText(answer.StatusCode)
+	return problem
 }
 
 // all reads every page of a list.
@@ -170,6 +185,9 @@ func selected[T any](ctx context.Context, c *Client, path string, query url.Valu
 		items = append(items, p.Items...)
 		if p.Next == "" {
 			return items, nil
+		}
+		if len(p.Items) == 0 || p.Next == query.Get("cursor") {
+			return nil, fmt.Errorf("answer of %s: the page after %.40q does not get further", path, query.Get("cursor"))
 		}
 		query.Set("cursor", p.Next)
 	}
