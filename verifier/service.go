@@ -269,7 +269,9 @@ func (v *Verifier) send(ctx context.Context, id attest.AgentID, change func(Node
 	select {
 	case w.inbox <- c:
 	case <-w.ended:
-		return fmt.Errorf("node %s: %w", id, ErrNotFound)
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		return v.absent(id)
 	case <-ctx.Done():
 		return ctx.Err()
 	}

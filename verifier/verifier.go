@@ -92,6 +92,7 @@ type Verifier struct {
 
 	mu       sync.Mutex
 	running  bool
+	loaded   bool // every stored node has its goroutine
 	group    *errgroup.Group
 	ctx      context.Context
 	workers  map[attest.AgentID]*worker
@@ -173,6 +174,9 @@ func (v *Verifier) load(ctx context.Context) error {
 			}
 		}
 		if len(nodes) < pageOfNodes {
+			v.mu.Lock()
+			v.loaded = true
+			v.mu.Unlock()
 			return nil
 		}
 	}
@@ -228,7 +232,16 @@ func (v *Verifier) worker(id attest.AgentID) (*worker, error) {
 	if w := v.workers[id]; w != nil {
 		return w, nil
 	}
-	return nil, fmt.Errorf("node %s: %w", id, ErrNotFound)
+	return nil, v.absent(id)
+}
+
+// absent says why a node has no goroutine; v.mu is held. Until all stored nodes are loaded and once the process ends, that does not mean that
+// there is no such node: who is told so forgets it.
+func (v *Verifier) absent(id attest.AgentID) error {
+	if !v.loaded || v.ctx.Err() != nil {
+		return fmt.Errorf("node %s: %w", id, ErrNotRunning)
+	}
+	return fmt.Errorf("node %s: %w", id, ErrNotFound)
 }
 
 // subject resolves what the machine needs: the AK, checked again, and the compiled documents. With an error, Interval alone is set.
