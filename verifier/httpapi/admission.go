@@ -95,10 +95,15 @@ func (a *API) listRegistered(w http.ResponseWriter, r *http.Request, _ caller) e
 	if err != nil {
 		return err
 	}
-	httpjson.Write(w, http.StatusOK, pageOf(ids, func(id attest.AgentID) api.Registered {
-		_, err := a.cfg.Verifier.Show(id)
-		return api.Registered{Agent: id, Enrolled: err == nil}
-	}))
+	answer := api.Page[api.Registered]{Items: []api.Registered{}}
+	for _, id := range ids {
+		enrolled, err := a.enrolled(id)
+		if err != nil {
+			return err
+		}
+		answer.Items = append(answer.Items, api.Registered{Agent: id, Enrolled: enrolled})
+	}
+	httpjson.Write(w, http.StatusOK, answer)
 	return nil
 }
 
@@ -138,8 +143,10 @@ func (a *API) letIn(ctx context.Context, id attest.AgentID) error {
 	if waited != nil && !errors.Is(waited, verifier.ErrNotFound) {
 		return waited
 	}
-	if _, err := a.cfg.Verifier.Show(id); err != nil {
-		return waited // it is not enrolled
+	if enrolled, err := a.enrolled(id); err != nil {
+		return err
+	} else if !enrolled {
+		return waited
 	}
 	if waited != nil && a.cfg.Verifier.Waiting(id) == "" {
 		return waited

@@ -232,8 +232,8 @@ func (a *API) joined(ctx context.Context, credential string, u api.Unproven) (re
 
 // live reports whether an agent with a TPM has this name.
 func (a *API) live(ctx context.Context, id attest.AgentID) (bool, error) {
-	if _, err := a.cfg.Verifier.Show(id); err == nil {
-		return true, nil
+	if enrolled, err := a.enrolled(id); enrolled || err != nil {
+		return enrolled, err
 	}
 	_, err := a.cfg.Registrar.Agent(ctx, id)
 	if errors.Is(err, verifier.ErrNotFound) {

@@ -49,6 +49,7 @@ type site struct {
 	authority *mtls.Authority
 	store     *sqlstore.DB
 	verifier  *verifier.Verifier
+	stop      context.CancelFunc // ends the verifier
 	api       *API
 	agents    map[attest.AgentID]verifier.Registered
 	boxes     map[string]*boxtest.Box
@@ -155,8 +156,9 @@ func newSite(t *testing.T) *site {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.verifier.Run(ctx) }()
-	for !s.verifier.Running() {
-		time.Sleep(time.Millisecond)
+	s.stop = stop
+	for _, err := s.verifier.Show("nobody"); !errors.Is(err, verifier.ErrNotFound); _, err = s.verifier.Show("nobody") {
+		time.Sleep(time.Millisecond) // its nodes are being loaded
 	}
 	s.api = New(Config{
 		Verifier: s.verifier, Evidence: s.store.Nodes(), Policies: s.store.Policies(), Roots: s.store.Roots(), Tokens: s.store.Tokens(), Registrar: s, Pending: s,

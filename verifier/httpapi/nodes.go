@@ -115,12 +115,22 @@ func (a *API) listNodes(w http.ResponseWriter, r *http.Request, _ caller) error 
 // withUnproven merges the agents without a TPM into a page of enrolled nodes. An enrolled one hides an unproven one of its name.
 func (a *API) withUnproven(page []api.Node, after attest.AgentID, limit int) []api.Node {
 	for _, p := range a.presences.After(after) {
-		if _, err := a.cfg.Verifier.Show(p.ID); err != nil {
+		if enrolled, err := a.enrolled(p.ID); !enrolled && err == nil {
 			page = append(page, a.unproven(p))
 		}
 	}
 	slices.SortFunc(page, func(x, y api.Node) int { return cmp.Compare(x.ID, y.ID) })
 	return page[:min(len(page), limit)]
+}
+
+// enrolled reports whether a node is enrolled. While the verifier starts or ends that is not known, which is an error and never a no: a no frees the
+// node's name and its Kubernetes node for others.
+func (a *API) enrolled(id attest.AgentID) (bool, error) {
+	_, err := a.cfg.Verifier.Show(id)
+	if errors.Is(err, verifier.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // node is the node that a path names, as its goroutine last published it.
