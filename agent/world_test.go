@@ -324,6 +324,18 @@ func (w *world) forget() {
 	w.token, w.beats, w.findings = "", nil, nil
 }
 
+// one returns an agent that registered, with what it sent.
+func (w *world) one() (string, wire.RegisterRequest) {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id, record := range w.registered {
+		return id, record
+	}
+	w.t.Fatal("nobody registered")
+	return "", wire.RegisterRequest{}
+}
+
 // eventually waits until cond, which is called with the world locked.
 func (w *world) eventually(what string, cond func() bool) {
 	w.t.Helper()
