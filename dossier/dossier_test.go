@@ -186,6 +186,33 @@ func TestDossierOfAGoodMachine(t *testing.T) {
 	}
 }
 
+// Whoever checks a file trusts roots and keys of their own: the file is endorsed by these alone.
+func TestEndorsementOfADossier(t *testing.T) {
+	m, other := newMachine(t), newMachine(t)
+	for name, row := range map[string]struct {
+		listed []byte
+		want   bool
+	}{"its EK is listed": {m.ekPublic(), true}, "another EK is listed": {other.ekPublic(), false}} {
+		t.Run(name, func(t *testing.T) {
+			ek, err := endorsement.ParseEK(row.listed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			roots := endorsement.NewRoots()
+			if err := roots.AddKey(ek.ID()); err != nil {
+				t.Fatal(err)
+			}
+			r, err := reread(t, m.dossier(document(t, "/bin/a"))).Verify(roots)
+			if err != nil || r.Verdict != attest.Trusted {
+				t.Fatalf("%+v, %v", r, err)
+			}
+			if endorsed := r.Unendorsed == ""; endorsed != row.want {
+				t.Errorf("endorsed: %t, %q", endorsed, r.Unendorsed)
+			}
+		})
+	}
+}
+
 // What the list showed beyond the quote is not proven: it is cut off where the file is made, and fails where somebody appends it.
 func TestListBeyondTheQuote(t *testing.T) {
 	m := newMachine(t, "/bin/a")
@@ -242,6 +269,7 @@ func TestChangedByte(t *testing.T) {
 		"attestation":    {"quote", func(d *dossier.Dossier) { d.Quote.Attest = flip(d.Quote.Attest) }, []attest.FailureID{attest.QuoteSignatureInvalid, attest.QuoteMalformed}, ""},
 		"quoted value":   {"quote", func(d *dossier.Dossier) { d.Quote.Digests[3] = flip(d.Quote.Digests[3]) }, []attest.FailureID{attest.PcrDigestMismatch}, ""},
 		"selection":      {"quote", func(d *dossier.Dossier) { d.Quote.Selections[0].Mask ^= 1 << 23 }, []attest.FailureID{attest.SelectionMismatch, attest.QuoteMalformed}, ""},
+		"no selection":   {"quote", func(d *dossier.Dossier) { d.Quote.Selections, d.Quote.Digests = nil, nil }, []attest.FailureID{attest.QuoteMalformed}, ""},
 		"nonce":          {"nonce", func(d *dossier.Dossier) { d.Nonce = string(flip([]byte(d.Nonce))) }, []attest.FailureID{attest.NonceMismatch}, ""},
 		"another AK":     {"ak", func(d *dossier.Dossier) { d.AK = other.signer.Public() }, []attest.FailureID{attest.QuoteSignatureInvalid}, ""},
 		"a byte of AK":   {"ak", func(d *dossier.Dossier) { d.AK = flip(d.AK) }, []attest.FailureID{attest.QuoteSignatureInvalid, attest.AkUnknown, attest.AkAttributes}, ""},
