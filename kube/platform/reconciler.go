@@ -344,20 +344,29 @@ func (r *Reconciler) judgeAgents(ctx context.Context, found findings) error {
 	if err := r.Client.List(ctx, &sets, client.InNamespace(r.Namespace), client.MatchingLabels(labels(""))); err != nil {
 		return fmt.Errorf("list our DaemonSets: %w", err)
 	}
+	found.agents(sets.Items)
+	return nil
+}
+
+// agents says which DaemonSets lack pods. One that its controller has not seen yet tells nothing of what it wants.
+func (found findings) agents(sets []appsv1.DaemonSet) {
 	missing, total := []string{}, int32(0)
-	slices.SortFunc(sets.Items, func(a, b appsv1.DaemonSet) int { return cmp.Compare(a.Name, b.Name) })
-	for _, d := range sets.Items {
+	slices.SortFunc(sets, func(a, b appsv1.DaemonSet) int { return cmp.Compare(a.Name, b.Name) })
+	for _, d := range sets {
 		total += d.Status.DesiredNumberScheduled
-		if n := d.Status.DesiredNumberScheduled - d.Status.NumberReady; n > 0 {
+		n := d.Status.DesiredNumberScheduled - d.Status.NumberReady
+		switch {
+		case d.Status.ObservedGeneration < d.Generation:
+			missing = append(missing, d.Name+": Kubernetes has not looked at it yet")
+		case n > 0:
 			missing = append(missing, fmt.Sprintf("%s: %d of %d not ready", d.Name, n, d.Status.DesiredNumberScheduled))
 		}
 	}
 	if len(missing) > 0 {
 		found.set(v1alpha1.ConditionAgents, metav1.ConditionFalse, "NotReady", fmt.Sprint(missing[:min(len(missing), maxMessages)]))
-		return nil
+		return
 	}
 	found.set(v1alpha1.ConditionAgents, metav1.ConditionTrue, "Ready", fmt.Sprintf("%d pods on nodes", total))
-	return nil
 }
 
 // status sums up. Ready is what is not false; it names the first condition that is.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -51,6 +52,33 @@ func TestTake(t *testing.T) {
 				t.Errorf("taken %v: %+v", taken, c)
 			}
 		})
+	}
+}
+
+// TestAgents: no DaemonSet counts as served before its controller has looked at what it wants now.
+func TestAgents(t *testing.T) {
+	set := func(name string, seen int64, wanted, ready int32) appsv1.DaemonSet {
+		return appsv1.DaemonSet{
+			ObjectMeta: metav1.ObjectMeta{Name: name, Generation: 2},
+			Status:     appsv1.DaemonSetStatus{ObservedGeneration: seen, DesiredNumberScheduled: wanted, NumberReady: ready},
+		}
+	}
+	for name, row := range map[string]struct {
+		sets []appsv1.DaemonSet
+		want string
+	}{
+		"all run":            {[]appsv1.DaemonSet{set("a", 2, 3, 3), set("b", 2, 1, 1)}, "True/Ready: 4 pods on nodes"},
+		"none is wanted":     {[]appsv1.DaemonSet{set("a", 2, 0, 0)}, "True/Ready: 0 pods on nodes"},
+		"one does not run":   {[]appsv1.DaemonSet{set("b", 2, 3, 2), set("a", 2, 1, 1)}, "False/NotReady: [b: 1 of 3 not ready]"},
+		"not looked at":      {[]appsv1.DaemonSet{set("a", 0, 0, 0)}, "False/NotReady: [a: Kubernetes has not looked at it yet]"},
+		"changed since then": {[]appsv1.DaemonSet{set("a", 1, 2, 2)}, "False/NotReady: [a: Kubernetes has not looked at it yet]"},
+	} {
+		found := findings{}
+		found.agents(row.sets)
+		c := found[v1alpha1.ConditionAgents]
+		if got := fmt.Sprintf("%s/%s: %s", c.Status, c.Reason, c.Message); got != row.want {
+			t.Errorf("%s: %s, want %s", name, got, row.want)
+		}
 	}
 }
 
