@@ -49,7 +49,8 @@ func run(ctx context.Context, kubeconfig string) error {
 	if kubeconfig == "" {
 		return fmt.Errorf("no -kubeconfig is given")
 	}
-	ctx, stop := context.WithCancelCause(ctx)
+	asked := ctx
+	ctx, stop := context.WithCancelCause(asked)
 	defer stop(nil)
 	factory, err := controller.NewContextFactory(ctx, controller.ContextOptions{
 		Kubeconfig: kubeconfig, KubernetesAPIQPS: 50, KubernetesAPIBurst: 100,
@@ -82,8 +83,8 @@ func run(ctx context.Context, kubeconfig string) error {
 		})
 	}
 	all.Wait()
-	if err := context.Cause(ctx); err != context.Canceled {
-		return err
+	if asked.Err() != nil { // somebody asked it to end
+		return nil
 	}
-	return nil
+	return context.Cause(ctx)
 }
