@@ -77,7 +77,7 @@ func TestOnlySuccessIsSuccess(t *testing.T) {
 	}{
 		"no content":                  {text(204, ""), ""},
 		"not modified":                {text(304, ""), "304"},
-		"a redirect that leads away":  {http.RedirectHandler("https://elsewhere.example/", 307).ServeHTTP, "never followed"},
+		"a redirect that leads away":  {http.RedirectHandler("https://elsewhere.example/", http.StatusTemporaryRedirect).ServeHTTP, "never followed"},
 		"a redirect without a target": {text(302, ""), "302"},
 		"multiple choices":            {text(300, "{}"), "300"},
 		"forbidden":                   {text(403, `{"detail": "the role viewer may not"}`), "the role viewer may not (403 Forbidden)"},

@@ -45,6 +45,9 @@ func TestEnrolledNodeIsNeverUnknown(t *testing.T) {
 					t.Errorf("%s: %s %s: %v, want %v", when, act, id, err, want)
 				}
 			}
+			if running := !errors.Is(want, ErrNotRunning); v.Running() != running {
+				t.Errorf("%s: it says that it runs: %t", when, !running)
+			}
 		}
 		want("before the start", node1, ErrNotRunning)
 		ctx, stop := context.WithCancel(t.Context())

@@ -96,8 +96,8 @@ func (v *Verifier) Enrol(ctx context.Context, e Enrol) (Node, error) {
 	if node.Version, err = v.cfg.Store.Commit(ctx, Commit{Node: node, Transition: &first}); err != nil {
 		return Node{}, fmt.Errorf("enrol %s: %w", e.ID, err)
 	}
-	// Run may have read the row and started it meanwhile; a verifier that just ended starts it when it runs again.
-	if err := v.start(ctx, node); err != nil && !errors.Is(err, ErrExists) && !errors.Is(err, ErrNotRunning) {
+	// A verifier that just ended starts it when it runs again.
+	if err := v.start(ctx, node); err != nil && !errors.Is(err, ErrNotRunning) {
 		return Node{}, err
 	}
 	v.announce(first)
@@ -127,11 +127,11 @@ func (e Enrol) contact() Enrolment {
 	return to
 }
 
-// Running reports whether rounds are run.
+// Running reports whether rounds are run, of every stored node.
 func (v *Verifier) Running() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.running && v.ctx.Err() == nil
+	return v.loaded && v.ctx.Err() == nil
 }
 
 // ErrInvalid marks a request that can never succeed.

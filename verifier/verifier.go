@@ -168,8 +168,9 @@ func (v *Verifier) load(ctx context.Context) error {
 		}
 		for _, n := range nodes {
 			after = n.ID
-			// One that was enrolled since the start has its worker already.
-			if err := v.start(ctx, n); err != nil && !errors.Is(err, ErrExists) {
+			if err := v.start(ctx, n); ctx.Err() != nil {
+				return nil
+			} else if err != nil {
 				return err
 			}
 		}
