@@ -3,6 +3,7 @@ package agent
 import (
 	"crypto/x509"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,8 +27,9 @@ func TestCertificateIsRenewed(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// The last agent's certificate comes into its last month a few seconds after the start.
-	made := time.Now().Add(6*time.Second).AddDate(0, 1, 0).AddDate(-certificateYears, 0, 0)
+	// The last agent's certificate comes into its last month a while from now, and the next agent's clock goes there at once.
+	const away = 30 * time.Minute
+	made := time.Now().Add(away).AddDate(0, 1, 0).AddDate(-certificateYears, 0, 0)
 	store, closeState := newKeyStore(t, config.StateDir, made)
 	if err := os.Remove(store.state.Path(fileTLSCert)); err != nil {
 		t.Fatal(err)
@@ -39,11 +41,13 @@ func TestCertificateIsRenewed(t *testing.T) {
 	closeState()
 
 	w.forget()
-	agent, _ := start(t, config)
+	var ahead atomic.Int64
+	agent, _ := startAt(t, config, func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
 	w.eventually("a heartbeat under the old certificate", func() bool { return len(w.beats) > 0 })
 	if _, record := w.one(); string(der(t, record.Certificate)) != string(old.Leaf.Raw) {
 		t.Fatal("the agent does not start with its old certificate")
 	}
+	ahead.Store(int64(away))
 	beats := 0
 	w.eventually("another certificate", func() bool {
 		beats = len(w.beats)

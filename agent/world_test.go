@@ -390,7 +390,13 @@ func (w *world) client(role mtls.Role, agentCertificate []byte) *http.Client {
 // start runs an agent until the test ends; stop ends it before and returns what Run returned.
 func start(t *testing.T, config Config) (a *Agent, stop func() error) {
 	t.Helper()
-	a, err := New(config, Environment{Version: "test", Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	return startAt(t, config, time.Now)
+}
+
+// startAt is start with a clock.
+func startAt(t *testing.T, config Config, now func() time.Time) (a *Agent, stop func() error) {
+	t.Helper()
+	a, err := New(config, Environment{Version: "test", Now: now, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
