@@ -337,5 +337,8 @@ func (c *Cluster) Down(ctx context.Context) error {
 	return errors.Join(append(errs, left.end(), os.RemoveAll(c.dir))...)
 }
 
+// DownTime bounds Down for a caller: more than a supervisor takes that waits for a slow disk.
+const DownTime = downPatience + 3*time.Minute
+
 // downPatience is how long a supervisor may take to end its nodes; it gives the kernel some minutes for them.
 const downPatience = 5 * time.Minute

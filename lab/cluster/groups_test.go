@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -63,7 +64,8 @@ func TestGroupsLeftBehind(t *testing.T) {
 	if err := sleeper.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { sleeper.Process.Kill(); sleeper.Wait() })
+	end := sync.OnceFunc(func() { sleeper.Process.Kill(); sleeper.Wait() })
+	t.Cleanup(end)
 	if err := left[0].enter(sleeper.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +81,7 @@ func TestGroupsLeftBehind(t *testing.T) {
 		}
 	}
 	find(left[:1])
-	time.AfterFunc(300*time.Millisecond, func() { sleeper.Process.Kill(); sleeper.Wait() })
+	time.AfterFunc(300*time.Millisecond, end)
 	if err := left[0].remove(time.Now().Add(20 * time.Second)); err != nil {
 		t.Error(err)
 	}

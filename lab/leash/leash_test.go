@@ -302,6 +302,8 @@ func TestProcess(t *testing.T) {
 	if err := reused.Kill(); err != nil || !p.Alive() {
 		t.Errorf("a process was taken for one that had its number before: %v", err)
 	}
+	for end := time.Now().Add(20 * time.Second); !strings.Contains(Describe(p.PID), " S ") && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	}
 	if err := p.Await(20 * time.Millisecond); err == nil || !strings.Contains(err.Error(), "(sleep) in ") || !strings.Contains(err.Error(), " S ") {
 		t.Errorf("waiting for a running process: %v; want its name and its state", err)
 	}

@@ -57,9 +57,9 @@ func TestTrouble(t *testing.T) {
 func (w *story) stopServer() {
 	w.Helper()
 	w.Kubectl("-n", world.Namespace, "scale", "deployment/assay-operator", "--replicas=0")
-	w.Kubectl("-n", world.Namespace, "wait", "--for=delete", "pod", "--selector=app.kubernetes.io/name=assay-operator", "--timeout=60s")
+	w.Kubectl("-n", world.Namespace, "wait", "--for=delete", "pod", "--selector=app.kubernetes.io/name=assay-operator", "--timeout="+world.Slow.String())
 	w.Kubectl("-n", world.Namespace, "scale", "statefulset/assay-server", "--replicas=0")
-	w.Kubectl("-n", world.Namespace, "wait", "--for=delete", "pod/assay-server-0", "--timeout=60s")
+	w.Kubectl("-n", world.Namespace, "wait", "--for=delete", "pod/assay-server-0", "--timeout="+world.Slow.String())
 }
 
 func (w *story) platform() v1alpha1.AttestationPlatform {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -73,16 +74,22 @@ func (w *story) startCertManager() {
 	program, crds, err := cluster.CertManager(w.Ctx, cluster.BuildConfig{Progress: func(text string) { w.Tell("%s", text) }})
 	w.Must(err)
 	w.Kubectl("apply", "--server-side", "-f", crds)
-	w.Kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd/certificates.cert-manager.io", "crd/issuers.cert-manager.io", "crd/certificaterequests.cert-manager.io")
+	w.Kubectl("wait", "--for=condition=Established", "--timeout="+world.Slow.String(), "crd/certificates.cert-manager.io", "crd/issuers.cert-manager.io", "crd/certificaterequests.cert-manager.io")
 	log, err := os.Create(filepath.Join(w.Home, "cert-manager.log"))
 	w.Must(err)
 	cmd := exec.Command(program, "-kubeconfig", w.Cluster.KubeconfigPath())
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	w.Must(cmd.Start())
+	started, ended := make(chan error), make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // the kernel ends the program with the thread that started it
+		started <- cmd.Start()
+		ended <- cmd.Wait()
+	}()
+	w.Must(<-started)
 	w.certManager = func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		if err := cmd.Wait(); err != nil {
+		if err := <-ended; err != nil {
 			w.Errorf("cert-manager: %v", err)
 		}
 		if err := log.Close(); err != nil {
@@ -164,7 +171,7 @@ spec:
   privateKey: {algorithm: ECDSA, size: 256}
   issuerRef: {name: %[3]s, kind: Issuer}
 `, name, world.Namespace, issuer)))
-		w.Kubectl("wait", "--for=condition=Ready", "--timeout=60s", "-n", world.Namespace, "certificate/"+name)
+		w.Kubectl("wait", "--for=condition=Ready", "--timeout="+world.Slow.String(), "-n", world.Namespace, "certificate/"+name)
 		pair := w.secret(name)
 		certificate, err := tls.X509KeyPair(pair["tls.crt"], pair["tls.key"])
 		w.Must(err)
@@ -201,7 +208,7 @@ func (w *story) issueAgain(names ...string) {
 		w.Must(err)
 		w.Kubectl("patch", "certificate", name, "-n", world.Namespace, "--subresource=status", "--type=json", "--patch", string(patch))
 	}
-	w.Eventually(fmt.Sprintf("cert-manager has issued %v anew", names), time.Minute, func() string {
+	w.Eventually(fmt.Sprintf("cert-manager has issued %v anew", names), world.Slow, func() string {
 		for _, name := range names {
 			if string(w.secret(name)["tls.key"]) == before[name] {
 				return name + " is as it was"

@@ -14,8 +14,8 @@ import (
 	"github.com/assay-project/assay/lab/leash"
 )
 
-// cleanTime is more than the cluster's end may take on a slow disk.
-const cleanTime = 8 * time.Minute
+// cleanTime is for the cluster and what is beside it.
+const cleanTime = cluster.DownTime + time.Minute
 
 // clean ends what run made and removes its folder. Where there is nothing, it does nothing.
 func clean(ctx context.Context, p *place) error {

@@ -35,7 +35,7 @@ func tiers() []tier {
 		{name: "unit", packages: []string{"./..."}, without: slices.Concat(integration, lab, cluster), flags: []string{"-race", "-timeout=10m"}},
 		{name: "integration", packages: integration, flags: []string{"-timeout=15m"}},
 		{name: "lab", packages: lab, flags: []string{"-p=1", "-timeout=25m"}},
-		{name: "cluster", packages: cluster, flags: []string{"-p=1", "-timeout=40m"}, prepare: []string{"make", "--no-print-directory", "cluster-parts"}},
+		{name: "cluster", packages: cluster, flags: []string{"-p=1", "-timeout=60m"}, prepare: []string{"make", "--no-print-directory", "cluster-parts"}},
 	}
 }
 

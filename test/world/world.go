@@ -149,7 +149,7 @@ func (w *World) up(cfg cluster.Config) {
 		if test.Failed() {
 			w.autopsy()
 		}
-		down, cancel := context.WithTimeout(context.WithoutCancel(w.Ctx), 2*time.Minute)
+		down, cancel := context.WithTimeout(context.WithoutCancel(w.Ctx), cluster.DownTime)
 		defer cancel()
 		if err := w.Cluster.Down(down); err != nil {
 			test.Error(err)
