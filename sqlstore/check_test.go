@@ -34,7 +34,7 @@ func clocked(t *testing.T, path string) (*sqlstore.DB, func(time.Duration)) {
 }
 
 // TestCheckFullVolume fills a real volume: the database still reads, and Check says all the same that it cannot be written. With room again all is
-// well, at once.
+// well, a second later.
 func TestCheckFullVolume(t *testing.T) {
 	need.Root(t)
 	folder := t.TempDir()
@@ -66,6 +66,10 @@ func TestCheckFullVolume(t *testing.T) {
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
+	if err := db.Check(t.Context()); err == nil {
+		t.Error("asked again at once after a failure, it wrote")
+	}
+	pass(time.Second)
 	if err := db.Check(t.Context()); err != nil {
 		t.Errorf("with room again: %v", err)
 	}
@@ -108,6 +112,7 @@ func TestCheckWaitsItsTurn(t *testing.T) {
 	if err := busy.Rollback(); err != nil {
 		t.Fatal(err)
 	}
+	pass(time.Second)
 	if err := db.Check(t.Context()); err != nil {
 		t.Errorf("with its turn: %v", err)
 	}

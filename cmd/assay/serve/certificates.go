@@ -95,7 +95,8 @@ func (s *server) ready(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), readyLimit)
 	defer cancel()
 	if err := s.store.Check(ctx); err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		// Anybody may ask here. What exactly is wrong, the log says, and the native API to those who may know.
+		http.Error(w, "the database cannot be read or written", http.StatusServiceUnavailable)
 		s.log.Warn("not ready", "err", err)
 		return
 	}
