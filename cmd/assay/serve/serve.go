@@ -43,12 +43,16 @@ type Options struct {
 // stateVersion names the layout of the state directory.
 const stateVersion = "assay-server 1"
 
-// ErrState says that the state directory or the database in it cannot be opened. Whoever runs the server has to see to its volume.
+// ErrState says that the state directory or the database in it cannot be opened. Whoever runs the server has to see to its volume. That another
+// process has it open, or that ctx ended meanwhile, is no such error.
 var ErrState = errors.New("the server's state cannot be opened")
 
-// Run serves until ctx ends, then drains.
+// Run serves until ctx ends, then drains. A state directory in use is durable.ErrLocked.
 func Run(ctx context.Context, o Options) (err error) {
 	state, err := durable.Open(o.Config.StateDir, stateVersion)
+	if errors.Is(err, durable.ErrLocked) {
+		return err // the state is well, and another server's
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrState, err)
 	}
@@ -58,6 +62,9 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	if s.store, err = sqlstore.Open(ctx, sqlstore.Config{Path: state.Path("assay.db")}); err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("told to end while opening the database: %w", ctx.Err())
+		}
 		return fmt.Errorf("%w: %w", ErrState, err)
 	}
 	defer func() { err = errors.Join(err, s.store.Close()) }()

@@ -2,6 +2,7 @@ package serve_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/assay-project/assay/cmd/assay/serve"
+	"github.com/assay-project/assay/internal/durable"
 	"github.com/assay-project/assay/internal/mtls"
 	"github.com/assay-project/assay/internal/need"
 )
@@ -58,8 +60,8 @@ func TestFullVolume(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.eventually("not ready", func() error {
-		if status, text := c.probe("/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(text, "full") {
-			return fmt.Errorf("%d %s", status, text)
+		if status, text := c.probe("/readyz"); status != http.StatusServiceUnavailable || text != "the database cannot be read or written\n" {
+			return fmt.Errorf("%d %s", status, text) // nothing of where it lies and what it said: anybody may ask
 		}
 		return nil
 	})
@@ -72,8 +74,30 @@ func TestFullVolume(t *testing.T) {
 	if err := os.Remove(filepath.Join(c.cfg.StateDir, "ballast")); err != nil {
 		t.Fatal(err)
 	}
-	if status, text := c.probe("/readyz"); status != http.StatusOK {
-		t.Errorf("with room again: %d %s", status, text)
+	c.eventually("ready, with room again", func() error {
+		if status, text := c.probe("/readyz"); status != http.StatusOK {
+			return fmt.Errorf("%d %s", status, text)
+		}
+		return nil
+	})
+}
+
+// State that is well is not called damaged: not when another server has it open, and not when the server is told to end while it opens it.
+func TestStateThatIsWell(t *testing.T) {
+	c := newCluster(t)
+	a := c.authority("own")
+	c.supply(a, a)
+	run := func(ctx context.Context) error {
+		return serve.Run(ctx, serve.Options{Config: c.cfg, Version: "test", Out: t.Output(), Log: t.Output()})
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := run(ended); !errors.Is(err, context.Canceled) || errors.Is(err, serve.ErrState) {
+		t.Errorf("told to end: %v", err)
+	}
+	c.start()
+	if err := run(t.Context()); !errors.Is(err, durable.ErrLocked) || errors.Is(err, serve.ErrState) || !strings.Contains(err.Error(), c.cfg.StateDir) {
+		t.Errorf("in use: %v", err)
 	}
 }
 
