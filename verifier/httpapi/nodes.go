@@ -269,7 +269,10 @@ func (a *API) removeNode(w http.ResponseWriter, r *http.Request, c caller) error
 		return err
 	}
 	err = a.cfg.Verifier.Remove(r.Context(), id)
-	if gone := a.presences.Forget(id); err != nil && !(gone && errors.Is(err, verifier.ErrNotFound)) {
+	if err != nil && !errors.Is(err, verifier.ErrNotFound) {
+		return err // nothing was changed
+	}
+	if gone := a.presences.Forget(id); err != nil && !gone {
 		return err
 	}
 	a.reports.Forget(id)

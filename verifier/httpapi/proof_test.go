@@ -14,6 +14,7 @@ import (
 	"github.com/assay-project/assay/internal/mtls/mtlstest"
 	"github.com/assay-project/assay/verifier"
 	"github.com/assay-project/assay/verifier/boxtest"
+	"github.com/assay-project/assay/verifier/identity"
 )
 
 // What a registrar has of an agent is checked again before it is believed, and a session needs every part of it.
@@ -127,6 +128,9 @@ func TestNobodyIsFreeAtTheEnd(t *testing.T) {
 			s.redeemed[join] = ""
 			s.beat(stranger, api.Unproven{NodeToken: nodeToken}, "")
 			claim := s.claims(operator)[0]
+			if err := s.api.presences.Update(identity.Presence{ID: "printer-1"}, func(*api.AgentReport) {}); err != nil {
+				t.Fatal(err)
+			}
 			if tt.ends {
 				s.stop()
 				for _, err := s.verifier.Show(node1); err == nil; _, err = s.verifier.Show(node1) {
@@ -140,11 +144,16 @@ func TestNobodyIsFreeAtTheEnd(t *testing.T) {
 			status["approval"], _ = s.do(admin, call{method: "POST", path: api.PathPending + "/node-1/approve"})
 			_, held := s.store.Bindings().BindingFor(t.Context(), "worker-1")
 			status["removal"], _ = s.do(admin, call{method: "DELETE", path: api.PathNodes + "/node-1"})
+			status["removal of an agent without a TPM"], _ = s.do(admin, call{method: "DELETE", path: api.PathNodes + "/printer-1"})
 			want := map[string]int{
 				"claim to its Kubernetes node": tt.claim, "heartbeat under its name": tt.join, "list of the registered": tt.row, "approval": tt.approve, "removal": tt.remove,
+				"removal of an agent without a TPM": tt.remove,
 			}
 			if diff := cmp.Diff(want, status); diff != "" {
 				t.Errorf("status (-want +got):\n%s", diff)
+			}
+			if _, kept := s.api.presences.Of("printer-1"); kept != tt.ends {
+				t.Errorf("the agent without a TPM is kept: %t", kept)
 			}
 			if held != nil {
 				t.Errorf("its Kubernetes node was free: %v", held)
