@@ -81,9 +81,8 @@ func Run(ctx context.Context, rc *rest.Config, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("connect to the API server: %w", err)
 	}
-	awaitRights(ctx, direct, cfg)
-	if ctx.Err() != nil {
-		return nil
+	if err := awaitRights(ctx, direct, cfg); err != nil || ctx.Err() != nil {
+		return err
 	}
 	changed, err := platform.ApplyCRDs(ctx, direct, deploy.CRDs())
 	if err != nil {
@@ -101,28 +100,34 @@ func Run(ctx context.Context, rc *rest.Config, cfg Config) error {
 }
 
 // awaitRights waits until the account may do what an operator needs to begin: what the manager watches it has to be able to list, or it would end after
-// two minutes without a word to those who look at the AttestationPlatform.
-func awaitRights(ctx context.Context, c client.Client, cfg Config) {
+// two minutes without a word to those who look at the AttestationPlatform. Probes are answered meanwhile.
+func awaitRights(ctx context.Context, c client.Client, cfg Config) error {
 	complaint := platform.Complaint{Client: c, Namespace: cfg.Namespace, Values: cfg.Values, Now: cfg.Now}
-	for {
-		missing, err := rights.Missing(ctx, c, rights.ToStart(rights.Setting{Namespace: cfg.Namespace}))
-		if err != nil {
-			cfg.Log.Warn("rights are not known", "err", err) // what lacks shows where it is used
-			return
-		}
-		if len(missing) == 0 {
-			return
-		}
+	missing, err := rights.Missing(ctx, c, rights.ToStart(rights.Setting{Namespace: cfg.Namespace}))
+	if err == nil && len(missing) == 0 {
+		return nil
+	}
+	waiting, listenErr := answerProbes(cfg.Metrics, cfg.Log)
+	if listenErr != nil {
+		return listenErr
+	}
+	for err == nil && len(missing) > 0 {
+		waiting.waitsFor(rights.Explain(missing))
 		cfg.Log.Error("the operator cannot begin", "err", rights.Explain(missing))
 		if err := complaint.Write(ctx, missing); err != nil {
 			cfg.Log.Warn("rights are missing", "err", err)
 		}
 		select {
 		case <-ctx.Done():
-			return
+			return waiting.close()
 		case <-time.After(cfg.RightsInterval):
 		}
+		missing, err = rights.Missing(ctx, c, rights.ToStart(rights.Setting{Namespace: cfg.Namespace}))
 	}
+	if err != nil {
+		cfg.Log.Warn("rights are not known", "err", err) // what lacks shows where it is used
+	}
+	return waiting.close()
 }
 
 func manager(rc *rest.Config, scheme *runtime.Scheme, cfg Config) (ctrl.Manager, error) {

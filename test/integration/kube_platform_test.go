@@ -27,7 +27,7 @@ import (
 // newPlatform is an API server with an operator that has no control plane yet. Its world has no server of its own.
 func newPlatform(t *testing.T, spec string) *kubeWorld {
 	t.Helper()
-	k := &kubeWorld{world: &world{t: t}}
+	k := &kubeWorld{world: &world{t: t}, probes: "0"}
 	k.config, k.kube = newAPIServer(t)
 	k.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
 	k.values(spec)
@@ -38,7 +38,7 @@ func newPlatform(t *testing.T, spec string) *kubeWorld {
 func (k *kubeWorld) startPlatform() {
 	k.t.Helper()
 	config := controller.Config{
-		Namespace: namespace, Values: "assay-values", Metrics: "0", LeaderElection: true, Registerer: prometheus.NewRegistry(), RightsInterval: 300 * time.Millisecond,
+		Namespace: namespace, Values: "assay-values", Metrics: k.probes, LeaderElection: true, Registerer: prometheus.NewRegistry(), RightsInterval: 300 * time.Millisecond,
 		Images: v1alpha1.Images{Server: "server:1", Agent: "agent:1", Operator: "operator:1"}, Log: slog.New(slog.NewTextHandler(k.t.Output(), nil)),
 	}
 	account := k.account()

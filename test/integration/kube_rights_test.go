@@ -1,6 +1,8 @@
 package integration
 
 import (
+	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -67,8 +69,21 @@ func (k *kubeWorld) account() *rest.Config {
 	config.Impersonate = rest.ImpersonationConfig{
 		UserName: "system:serviceaccount:" + namespace + ":" + operatorAccount, Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + namespace, "system:authenticated"},
 	}
+	if before := k.before; before != nil {
+		config.Wrap(func(next http.RoundTripper) http.RoundTripper {
+			return roundTrip(func(r *http.Request) (*http.Response, error) {
+				before(r)
+				return next.RoundTrip(r)
+			})
+		})
+	}
 	return config
 }
+
+// roundTrip is a function that carries requests.
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func nothing(rights.Right) bool { return false }
 
@@ -129,6 +144,7 @@ func TestMissingRightsAtTheStart(t *testing.T) {
 	k := newPlatform(t, "server: {hosts: [attest.example]}\n")
 	k.platform(v1alpha1.ConditionPermitted, "RightsComplete")
 	k.operator()
+	k.probes = freeAddress(t)
 	k.grant(lack("watch nodes", "get leases.coordination.k8s.io assay-operator in namespace assay"))
 	k.values("server: {hosts: [attest.example, more.example]}\n")
 	k.startPlatform()
@@ -145,6 +161,13 @@ func TestMissingRightsAtTheStart(t *testing.T) {
 			return e.Reason == "PermissionMissing" && e.InvolvedObject.Name == "assay-values" && strings.Contains(e.Message, "watch nodes")
 		})
 	})
+	// The kubelet lets it wait: it lives, and is not ready.
+	if code, text := k.probe("/healthz"); code != http.StatusOK {
+		t.Errorf("/healthz of an operator that waits: %d %q", code, text)
+	}
+	if code, text := k.probe("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(text, "may not watch nodes") {
+		t.Errorf("/readyz of an operator that waits: %d %q", code, text)
+	}
 	var p v1alpha1.AttestationPlatform
 	if err := k.kube.Get(t.Context(), kube.ObjectKey{Name: "cluster"}, &p); err != nil || len(p.Spec.Server.Hosts) != 1 || meta.IsStatusConditionTrue(p.Status.Conditions, v1alpha1.ConditionReady) {
 		t.Errorf("%v: an operator that waits worked: %+v", err, p)
@@ -154,6 +177,30 @@ func TestMissingRightsAtTheStart(t *testing.T) {
 	k.eventually("it works", func() bool {
 		return k.kube.Get(t.Context(), kube.ObjectKey{Name: "cluster"}, &p) == nil && len(p.Spec.Server.Hosts) == 2
 	})
+	for _, path := range []string{"/healthz", "/readyz", "/metrics"} { // only the manager has metrics
+		if code, text := k.probe(path); code != http.StatusOK {
+			t.Errorf("%s of an operator that works: %d %.200q", path, code, text)
+		}
+	}
+}
+
+// probe asks the operator as the kubelet does.
+func (k *kubeWorld) probe(path string) (int, string) {
+	k.t.Helper()
+	request, err := http.NewRequestWithContext(k.t.Context(), http.MethodGet, "http://"+k.probes+path, nil)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return answer.StatusCode, string(text)
 }
 
 // TestReactionWithoutTheRight: a node that failed and cannot be tainted for want of a right is seen to be so; with the right it is tainted.

@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -40,6 +41,10 @@ type kubeWorld struct {
 	kube     kube.Client
 	metrics  *prometheus.Registry
 	operator func() // ends it
+	// probes is where the operator serves health and metrics; "0" is nowhere.
+	probes string
+	// before is called before each request of the operator reaches the API server; nil for none.
+	before func(*http.Request)
 	// lacking is what the operator's account may not do; nil before it has any rights.
 	lacking func(rights.Right) bool
 }
@@ -75,7 +80,7 @@ func newAPIServer(t *testing.T) (*rest.Config, kube.Client) {
 
 func newKubeWorld(t *testing.T) *kubeWorld {
 	t.Helper()
-	k := &kubeWorld{}
+	k := &kubeWorld{probes: "0"}
 	k.config, k.kube = newAPIServer(t)
 	k.world = newWorld(t)
 	k.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
@@ -111,7 +116,7 @@ func (k *kubeWorld) startOperator() {
 	k.t.Helper()
 	k.metrics = prometheus.NewRegistry()
 	config := controller.Config{
-		Namespace: namespace, Values: "assay-values", Metrics: "0", ReadInterval: 500 * time.Millisecond, ClaimInterval: 200 * time.Millisecond,
+		Namespace: namespace, Values: "assay-values", Metrics: k.probes, ReadInterval: 500 * time.Millisecond, ClaimInterval: 200 * time.Millisecond,
 		RightsInterval: 300 * time.Millisecond, Registerer: k.metrics, Log: slog.New(slog.NewTextHandler(k.t.Output(), nil)),
 	}
 	account := k.account()
