@@ -101,9 +101,7 @@ func (r *Reconciler) carryOut(ctx context.Context, s situation, server Server, r
 		r.Metrics.reactions.WithLabelValues("dryrun").Inc()
 		return "dry run: " + what, nil
 	}
-	changed := node.DeepCopy()
-	e.apply(changed)
-	if err := r.patchNode(ctx, &node, changed); err != nil {
+	if err := r.patchNode(ctx, &node, func(n *corev1.Node) { e.apply(n) }); err != nil {
 		return "", err
 	}
 	r.event(&node, note{warning: true, reason: "ReactionApplied", text: what})
@@ -121,11 +119,8 @@ func (r *Reconciler) lift(ctx context.Context, s situation, report *v1alpha1.Nod
 		return "", fmt.Errorf("read Node %s: %w", s.node.Name, err)
 	}
 	record := report.Status.Reaction
-	changed := node.DeepCopy()
-	if undo(changed, record) {
-		if err := r.patchNode(ctx, &node, changed); err != nil {
-			return "", err
-		}
+	if err := r.patchNode(ctx, &node, func(n *corev1.Node) { undo(n, record) }); err != nil {
+		return "", err
 	}
 	st := report.Status.DeepCopy()
 	st.Reaction = nil

@@ -134,6 +134,9 @@ func (r *Reconciler) apply(ctx context.Context, s situation, d decision, report 
 	// A label that may not be written is no reason not to enrol the node, to judge it and to react: forbidden is returned at the end.
 	forbidden := r.writeNode(ctx, s.node, d)
 	if forbidden != nil && !apierrors.IsForbidden(forbidden) {
+		if d.repair != nil {
+			r.event(s.node, note{warning: true, reason: "ReactionFailed", text: fmt.Sprintf("what was done to this untrusted node had been undone: %v; it is tried again", forbidden)})
+		}
 		return ctrl.Result{}, forbidden
 	}
 	if d.repair != nil && forbidden == nil {
@@ -171,33 +174,23 @@ func (r *Reconciler) writeStatus(ctx context.Context, report *v1alpha1.NodeRepor
 	return nil
 }
 
-// writeNode sets our labels and mends a reaction, in one patch that fails if the Node changed meanwhile: taints are one list.
+// writeNode sets our labels and mends a reaction.
 func (r *Reconciler) writeNode(ctx context.Context, node *corev1.Node, d decision) error {
-	changed := node.DeepCopy()
-	for key, value := range d.labels {
-		if value == "" {
-			delete(changed.Labels, key)
-			continue
+	return r.patchNode(ctx, node, func(changed *corev1.Node) {
+		for key, value := range d.labels {
+			if value == "" {
+				delete(changed.Labels, key)
+				continue
+			}
+			if changed.Labels == nil {
+				changed.Labels = map[string]string{}
+			}
+			changed.Labels[key] = value
 		}
-		if changed.Labels == nil {
-			changed.Labels = map[string]string{}
+		if d.repair != nil {
+			d.repair.apply(changed)
 		}
-		changed.Labels[key] = value
-	}
-	if d.repair != nil {
-		d.repair.apply(changed)
-	}
-	return r.patchNode(ctx, node, changed)
-}
-
-func (r *Reconciler) patchNode(ctx context.Context, before, after *corev1.Node) error {
-	if equality.Semantic.DeepEqual(before, after) {
-		return nil
-	}
-	if err := r.Client.Patch(ctx, after, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
-		return fmt.Errorf("patch Node %s: %w", before.Name, err)
-	}
-	return nil
+	})
 }
 
 // tellServer enrols or assigns. A refusal is written to the report and tried again later: a root may be added, a document uploaded.
