@@ -95,7 +95,8 @@ func root() *cobra.Command {
 
 func load(path string) (Config, error) {
 	cfg := Config{Values: "assay-values", Deployment: "assay-operator", Metrics: ":9464", LeaderElection: true, LogLevel: "info"}
-	return cfg, cli.LoadConfig(path, &cfg)
+	err := cli.LoadConfig(path, &cfg)
+	return cfg, err
 }
 
 func logger(w io.Writer, text string) *slog.Logger {
