@@ -30,9 +30,9 @@ func (n Node) assign(a api.Assignment) (Node, bool) {
 	return n, ignores(a) != ignores(old) || needsApproval(a) != needsApproval(old) || !slices.Equal(a.EndorsedBy, old.EndorsedBy)
 }
 
-// terms are those of a node.
+// terms are those of a node, as far as they do not change with each answer.
 func (v *Verifier) terms(n Node) machine.Terms {
-	return machine.Terms{Approval: n.Assignment.Readmit == api.ReadmitApproval, Unendorsed: n.unendorsed(), RefusedIMAPolicies: v.RefusedIMAPolicies(n)}
+	return machine.Terms{Readmits: n.Assignment.Readmit != api.ReadmitApproval, Endorsed: n.endorsed(), RefusedIMAPolicies: v.RefusedIMAPolicies(n)}
 }
 
 // RefusedIMAPolicies are the digests of the IMA policies that count as approved by no document of a node.
@@ -43,25 +43,24 @@ func (v *Verifier) RefusedIMAPolicies(n Node) []attest.Digest {
 	return v.cfg.ContainerIMAPolicies
 }
 
-// unendorsed holds the root that endorses a node's EK against those that its assignment accepts. A root of emulators has to be named: such a
+// endorsed holds the root that endorses a node's EK against those that its assignment accepts. A root of emulators has to be named: such a
 // TPM is a file on a disk.
-func (n Node) unendorsed() *attest.Failure {
+func (n Node) endorsed() machine.Word {
 	accepted, e := n.Assignment.EndorsedBy, n.Enrolment
 	var why string
 	switch {
 	case slices.Contains(accepted, e.EndorsedRoot) && !e.EndorsedRoot.IsZero():
-		return nil
+		return machine.Counts()
 	case e.Emulated:
 		why = fmt.Sprintf("The TPM is emulated: its root %.200q (%s) has to be named by the node's assignment.", e.EndorsedBy, e.EndorsedRoot)
 	case len(accepted) == 0:
-		return nil
+		return machine.Counts()
 	case e.EndorsedRoot.IsZero():
 		why = "The assignment names the roots that may endorse the TPM, and it is not known which one did."
 	default:
 		why = fmt.Sprintf("The TPM is endorsed by %.200q (%s), which the assignment does not name.", e.EndorsedBy, e.EndorsedRoot)
 	}
-	failure := attest.Fail(attest.EkNotEndorsed, why)
-	return &failure
+	return machine.Doubted(attest.Fail(attest.EkNotEndorsed, why))
 }
 
 // Coverage names what the verdict of a node does not cover.

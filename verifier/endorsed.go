@@ -9,6 +9,7 @@ import (
 
 	"github.com/assay-project/assay/attest"
 	"github.com/assay-project/assay/endorsement"
+	"github.com/assay-project/assay/verifier/machine"
 )
 
 // endorsersAge is for how long what endorses TPMs is not read again: all nodes share one reading.
@@ -25,33 +26,32 @@ type endorsers struct {
 	byKey  map[attest.AgentID]bool
 }
 
-// distrusted says why the word that a node was enrolled by does not hold any more: its root was removed, or its EK is listed no longer. Nil where
-// it holds, where the EK is accepted in another way now, and for a first use, which rests on no such word. An error says that it could not be found out.
-func (e *endorsers) distrusted(ctx context.Context, n Node, now time.Time) (*attest.Failure, error) {
+// word is whether the word that a node was enrolled by still holds: not where its root was removed, or its EK is listed no longer. It does where
+// the EK is accepted in another way now, and for a first use, which rests on no such word. An error says that it could not be found out.
+func (e *endorsers) word(ctx context.Context, n Node, now time.Time) (machine.Word, error) {
 	if e.roots == nil || e.keys == nil || n.Enrolment.FirstUse {
-		return nil, nil
+		return machine.Counts(), nil
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if age := now.Sub(e.read); e.byRoot == nil || age >= endorsersAge || age < 0 {
 		if err := e.load(ctx); err != nil {
-			return nil, err
+			return machine.Word{}, err
 		}
 		e.read = now
 	}
 	ek, err := endorsement.ParseEK(n.Enrolment.EK)
 	if err != nil {
-		return nil, fmt.Errorf("enrolled endorsement key: %w", err)
+		return machine.Word{}, fmt.Errorf("enrolled endorsement key: %w", err)
 	}
 	if e.byKey[ek.ID()] {
-		return nil, nil
+		return machine.Counts(), nil
 	}
 	why := e.lost(n)
 	if why == "" {
-		return nil, nil
+		return machine.Counts(), nil
 	}
-	failure := attest.Fail(attest.EkNotEndorsed, why)
-	return &failure, nil
+	return machine.Doubted(attest.Fail(attest.EkNotEndorsed, why)), nil
 }
 
 func (e *endorsers) lost(n Node) string {

@@ -121,7 +121,8 @@ func TestEndorsers(t *testing.T) {
 	listed := Enrolment{EK: boxtest.EKPublic()}
 	check := func(what string, e Enrolment, why string) {
 		t.Helper()
-		failure, err := (&endorsers{roots: store, keys: store}).distrusted(ctx, Node{Enrolment: e}, now)
+		word, err := (&endorsers{roots: store, keys: store}).word(ctx, Node{Enrolment: e}, now)
+		failure := word.Doubt()
 		if err != nil || (failure != nil) != (why != "") || failure != nil && !strings.Contains(failure.Detail, why) {
 			t.Errorf("%s: %v, %v, want %q", what, failure, err, why)
 		}
@@ -140,8 +141,9 @@ func TestEndorsers(t *testing.T) {
 	}
 	check("listed", listed, "")
 	check("a vendor's, listed by now", vendor, "")
-	if _, err := (&endorsers{roots: store, keys: brokenKeys{store}}).distrusted(ctx, Node{Enrolment: vendor}, now); err == nil {
-		t.Error("what could not be read was no error")
+	word, err := (&endorsers{roots: store, keys: brokenKeys{store}}).word(ctx, Node{Enrolment: vendor}, now)
+	if err == nil || word.Doubt() == nil {
+		t.Errorf("what could not be read was no error, or counts: %v", err)
 	}
 }
 

@@ -157,7 +157,7 @@ func (w *worker) arrived(ctx context.Context, a answered) error {
 	switch {
 	case a.err == nil:
 		var err error
-		if w.who.Terms.Distrusted, err = w.v.endorsers.distrusted(ctx, w.node, now); err != nil {
+		if w.who.Terms.Enrolled, err = w.v.endorsers.word(ctx, w.node, now); err != nil {
 			return errors.Join(w.step(ctx, machine.Unanswered{Now: now, Reason: "this server cannot judge the node: " + err.Error()}), err)
 		}
 		return w.step(ctx, machine.Answered{Now: now, Request: a.request, Answer: a.answer.Answer})

@@ -253,8 +253,8 @@ func appraise(base State, who Subject, e Answered, v quote.Verified, j judgement
 		}
 	}
 	j = j.apply(appraisal.Input{Evidence: evidence, Policies: who.Policies, Progress: base.Progress, RefusedIMAPolicies: who.Terms.RefusedIMAPolicies})
-	if who.Terms.Unendorsed != nil && len(who.Policies) > 0 { // where no policy applies, nothing is shown as trusted anyway
-		j.failures = append([]attest.Failure{*who.Terms.Unendorsed}, j.failures...)
+	if doubt := who.Terms.Endorsed.Doubt(); doubt != nil && len(who.Policies) > 0 { // where no policy applies, nothing is shown as trusted anyway
+		j.failures = append([]attest.Failure{*doubt}, j.failures...)
 	}
 	j.keep.Quote = storedQuote(e, v, j.boot, j.ima.Position)
 	return j

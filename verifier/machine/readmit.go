@@ -37,13 +37,13 @@ func (s State) approved() State {
 func (s State) judged(t Terms, j judgement, now time.Time) State {
 	before := s
 	waits := s.Readmission != nil && s.Readmission.Boot == j.boot
-	if waits && j.whole && (s.Approved == j.boot || !t.Approval) {
+	if waits && j.whole && (s.Approved == j.boot || t.Readmits) {
 		s.Verdict, s.QuoteBacked = attest.Pending, false // what was found before counts no longer; this boot is judged for itself
 	}
 	approved := waits && j.whole && s.Approved == j.boot
 	s = s.decide(j)
 	s.Readmission, s.Approved, s.Unapproved = nil, "", false
-	owed := t.Approval && before.FailedByQuote() && !before.Reattest && (j.newBoot || waits || before.Unapproved)
+	owed := !t.Readmits && before.FailedByQuote() && !before.Reattest && (j.newBoot || waits || before.Unapproved)
 	if !owed || approved && !s.FailedByQuote() {
 		return s
 	}

@@ -61,7 +61,8 @@ var testStart = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 func newWorld(t testing.TB, documents ...*policy.Document) *world {
 	t.Helper()
 	b := boxtest.New(t)
-	return &world{t: t, box: b, now: testStart, who: Subject{AK: b.Signer.AK(), Child: b.Child(), Policies: documents, Interval: 30 * time.Second}}
+	terms := Terms{Readmits: true, Endorsed: Counts(), Enrolled: Counts()}
+	return &world{t: t, box: b, now: testStart, who: Subject{AK: b.Signer.AK(), Child: b.Child(), Policies: documents, Interval: 30 * time.Second, Terms: terms}}
 }
 
 func (w *world) step(e Event) {
