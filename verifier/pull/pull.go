@@ -61,8 +61,9 @@ type Collector struct {
 	certificate mtls.Source
 	now         func() time.Time
 	big         chan struct{} // holds a token for each answer that grew beyond freeAnswerBytes
-	// dial, handshake and grace are dialTimeout, handshakeTimeout and placeGrace, but for tests.
+	// dial, handshake, grace and most are dialTimeout, handshakeTimeout, placeGrace and maxPeers, but for tests.
 	dial, handshake, grace time.Duration
+	most                   int
 
 	mu    sync.Mutex
 	peers map[string]*peer // by pinned certificate and address
@@ -81,7 +82,7 @@ type peer struct {
 func New(certificate mtls.Source, now func() time.Time) *Collector {
 	return &Collector{
 		certificate: certificate, now: now, big: make(chan struct{}, bigAnswers), dial: dialTimeout, handshake: handshakeTimeout, grace: placeGrace,
-		peers: make(map[string]*peer),
+		most: maxPeers, peers: make(map[string]*peer),
 	}
 }
 
@@ -104,7 +105,7 @@ func (p *Collector) peer(to verifier.Enrolment) (*peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(p.peers) >= maxPeers {
+	if len(p.peers) >= p.most {
 		clear(p.peers)
 	}
 	known := &peer{host: host, big: p.big, grace: p.grace, http: &http.Client{

@@ -343,3 +343,22 @@ func TestListThatIsNotUTF8(t *testing.T) {
 		t.Errorf("with bytes: %q, %v", a.List, err)
 	}
 }
+
+// Agents that come and go cost a bounded memory, and those that stay lose no more than a connection.
+func TestPeersAreBounded(t *testing.T) {
+	a, p := newPullAgent(t), newPull(t)
+	p.most = 3
+	for i := range 10 {
+		gone := a.to
+		gone.Address = "127.0.1." + strconv.Itoa(i)
+		if _, err := p.peer(gone); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Collect(t.Context(), a.to, pullRequest); err != nil {
+			t.Errorf("after %d others: %v", i+1, err)
+		}
+		if len(p.peers) > p.most {
+			t.Fatalf("%d connections are kept, want %d at most", len(p.peers), p.most)
+		}
+	}
+}
