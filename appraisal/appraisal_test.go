@@ -454,3 +454,20 @@ func TestManyFailuresAreBounded(t *testing.T) {
 		t.Errorf("%d failures and %d more", len(result.Failures), result.Suppressed)
 	}
 }
+
+// TestManyFailuresHideNoOther: what is found at the end of a list, or in it after many others, is told.
+func TestManyFailuresHideNoOther(t *testing.T) {
+	m := newMachine()
+	m.entries = m.entries[:2] // no IMA policy is loaded
+	for i := range 2 * attest.MaxFailures {
+		m.entries = append(m.entries, file(fmt.Sprintf("/usr/bin/evil%d", i), "x"))
+	}
+	m.entries = append(m.entries, file("/usr/bin/a", "changed"))
+	m.runtimes[0]["imaPolicies"] = []any{content(rules).String()}
+	got := ids(m.round(t).Failures)
+	for _, id := range []attest.FailureID{attest.FileNotInPolicy, attest.FileDigestMismatch, attest.ImaPolicyNotApproved} {
+		if !slices.Contains(got, id) {
+			t.Errorf("%s is not among %v", id, got)
+		}
+	}
+}

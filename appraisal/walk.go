@@ -98,7 +98,7 @@ func (w *walk) judge(e *ima.Entry) {
 
 // fail reports an entry. The sentence is not made when nobody would see it: a hostile list can have millions of failures.
 func (w *walk) fail(e *ima.Entry, id attest.FailureID, allowed []attest.Digest, format string, args ...any) {
-	if len(w.result.Failures) >= attest.MaxFailures {
+	if len(w.result.Failures) >= attest.MaxFailures && w.result.Has(id) {
 		w.result.Suppressed++
 		return
 	}

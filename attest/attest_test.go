@@ -5,6 +5,7 @@ import (
 	"encoding/base32"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -184,5 +185,30 @@ func TestResultIsBounded(t *testing.T) {
 	}
 	if len(r.Failures) != MaxFailures || r.Suppressed != 7 {
 		t.Errorf("%d failures kept, %d suppressed", len(r.Failures), r.Suppressed)
+	}
+}
+
+// Whoever makes many failures of one kind does not hide another kind behind them, in whatever order they come.
+func TestResultLosesNoKindOfFailure(t *testing.T) {
+	var r Result
+	r.Add(Fail(WeakBank, "first"))
+	for i := range 3 * MaxFailures {
+		r.Add(Fail(FileNotInPolicy, fmt.Sprint(i)))
+	}
+	for range 2 {
+		for _, info := range Infos() {
+			r.Add(Fail(info.ID, "late"))
+		}
+	}
+	if len(r.Failures) != MaxFailures || r.Suppressed != 1+3*MaxFailures+2*len(Infos())-MaxFailures {
+		t.Errorf("%d failures kept, %d suppressed", len(r.Failures), r.Suppressed)
+	}
+	for _, info := range Infos() {
+		if !r.Has(info.ID) {
+			t.Errorf("%s is lost", info.ID)
+		}
+	}
+	if r.Failures[0].Detail != "first" || r.Failures[1].Detail != "0" {
+		t.Errorf("the first of a kind gave way: %+v", r.Failures[:2])
 	}
 }

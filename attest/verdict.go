@@ -1,5 +1,7 @@
 package attest
 
+import "slices"
+
 // Verdict is what Assay says of an agent. The word that is read is a function of the stored state and the time.
 type Verdict string
 
@@ -72,13 +74,32 @@ func (r Result) Passed() bool {
 	return r.Appraised && len(r.Policies) > 0 && len(r.Failures) == 0 && r.Suppressed == 0
 }
 
-// Add appends failures up to MaxFailures and counts the rest.
+// Add appends failures up to MaxFailures and counts the rest. No kind of them is lost by that: the first of its ID takes the place of one of
+// whose ID there are more.
 func (r *Result) Add(failures ...Failure) {
 	for _, f := range failures {
-		if len(r.Failures) >= MaxFailures {
-			r.Suppressed++
+		if len(r.Failures) < MaxFailures {
+			r.Failures = append(r.Failures, f)
 			continue
 		}
-		r.Failures = append(r.Failures, f)
+		r.Suppressed++
+		if !r.Has(f.ID) {
+			r.displace(f)
+		}
+	}
+}
+
+// Has reports whether there is a failure of an ID.
+func (r *Result) Has(id FailureID) bool {
+	return slices.ContainsFunc(r.Failures, func(f Failure) bool { return f.ID == id })
+}
+
+// displace puts f at the end, in place of the last failure that is not the first of its ID. There are fewer IDs than MaxFailures.
+func (r *Result) displace(f Failure) {
+	for i, old := range slices.Backward(r.Failures) {
+		if first := slices.IndexFunc(r.Failures, func(o Failure) bool { return o.ID == old.ID }); first < i {
+			r.Failures = append(slices.Delete(slices.Clone(r.Failures), i, i+1), f)
+			return
+		}
 	}
 }

@@ -271,11 +271,10 @@ func (j judgement) apply(in appraisal.Input) judgement {
 		j.progress = progress
 	}
 	j.result = result
-	j.failures = append(j.failures, failures...)
-	if len(j.failures) > attest.MaxFailures {
-		j.failures = j.failures[:attest.MaxFailures]
-	}
-	j.failures = writable(j.failures)
+	var all attest.Result // bounds them
+	all.Add(j.failures...)
+	all.Add(failures...)
+	j.failures = writable(all.Failures)
 	if len(j.failures) == 0 && len(in.Policies) > 0 && !result.Passed() {
 		j.failures = []attest.Failure{attest.Fail(attest.EvidenceUnverified, "Appraisal did not come to an end.")}
 	}

@@ -2,9 +2,13 @@ package machine
 
 import (
 	"encoding/json"
+	"fmt"
+	"slices"
 	"testing"
 
+	"github.com/assay-project/assay/appraisal"
 	"github.com/assay-project/assay/attest"
+	"github.com/assay-project/assay/policy"
 	"github.com/assay-project/assay/verifier/boxtest"
 )
 
@@ -23,5 +27,27 @@ func TestFailuresCanBeStored(t *testing.T) {
 	var read State
 	if err := json.Unmarshal(stored, &read); err != nil || !sameReason(read.Failures[0], w.state.Failures[0]) {
 		t.Errorf("read again: %+v, %v", read.Failures, err)
+	}
+}
+
+// Many failures of one kind hide no other one: neither one of a later round, nor one of appraisal behind those of a list.
+func TestManyFailuresHideNoOther(t *testing.T) {
+	w := newWorld(t, boxtest.Document(t, "base"))
+	for i := range attest.MaxFailures + 20 {
+		w.box.Run(fmt.Sprintf("/opt/evil%d", i), "")
+	}
+	w.round(nil)
+	if got := ids(w.state.Failures); len(w.state.Failures) != attest.MaxFailures || !slices.Equal(got, []attest.FailureID{attest.FileNotInPolicy}) {
+		t.Fatalf("%d failures: %v", len(w.state.Failures), got)
+	}
+	w.round(boxtest.Faults{"no-list": ""})
+	if got := ids(w.state.Failures); len(w.state.Failures) != attest.MaxFailures || !slices.Contains(got, attest.EvidenceMissing) || !slices.Contains(got, attest.FileNotInPolicy) {
+		t.Errorf("without a list after them: %d failures: %v", len(w.state.Failures), got)
+	}
+
+	j := judgement{failures: slices.Repeat([]attest.Failure{attest.Fail(attest.TemplateHashMismatch, "an entry")}, attest.MaxFailures)}
+	j = j.apply(appraisal.Input{Policies: []*policy.Document{boxtest.Document(t, "base")}})
+	if got := ids(j.failures); len(j.failures) != attest.MaxFailures || !slices.Contains(got, attest.EvidenceUnverified) {
+		t.Errorf("behind those of a list: %d failures: %v", len(j.failures), got)
 	}
 }

@@ -278,16 +278,17 @@ func (s State) policiesChanged(who Subject, e PoliciesChanged) (State, []Action)
 	return s, actions
 }
 
-// unite appends those of more that are reasons of another kind than have.
+// unite appends those of more that are other reasons than those of have. Where that is too many, each kind keeps one.
 func unite(have, more []attest.Failure) []attest.Failure {
-	all := slices.Clip(have)
+	var all attest.Result
+	all.Add(have...)
 	for _, f := range more {
 		known := slices.ContainsFunc(have, func(h attest.Failure) bool { return sameReason(h, f) })
-		if !known && len(all) < attest.MaxFailures {
-			all = append(all, f)
+		if !known {
+			all.Add(f)
 		}
 	}
-	return all
+	return all.Failures
 }
 
 func sameReason(a, b attest.Failure) bool {
