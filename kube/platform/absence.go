@@ -7,8 +7,10 @@ import (
 	"slices"
 	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/assay-project/assay/internal/cli"
@@ -41,7 +43,7 @@ type absence struct {
 	storage v1alpha1.StorageSpec
 	pod     *corev1.Pod                   // nil: none was made
 	claim   *corev1.PersistentVolumeClaim // nil: none of the name
-	// warnings are the newest Event of type Warning of an object, by kind/name.
+	// warnings are the newest Event of type Warning of an object, by kind/name, as foreign text.
 	warnings map[string]string
 }
 
@@ -50,43 +52,83 @@ func claimName(s v1alpha1.StorageSpec) string {
 	return cmp.Or(s.ExistingClaim, "data-"+NameServer+"-0")
 }
 
+// maxEvents bounds how many Events of an object are read: whoever may write Events may write many about any object, every kubelet among them.
+const maxEvents = 100
+
 // absence looks for the reasons. What cannot be read is left out: the rest may tell enough.
 func (r *Reconciler) absence(ctx context.Context, storage v1alpha1.StorageSpec, asked error) absence {
 	a := absence{namespace: r.Namespace, asked: asked, storage: storage, warnings: map[string]string{}}
+	set := &appsv1.StatefulSet{}
+	if err := r.Reader.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: NameServer}, set); err != nil {
+		r.Log.Warn("look at the server's StatefulSet", "err", err)
+		return a
+	}
 	var pods corev1.PodList
 	if err := r.Reader.List(ctx, &pods, client.InNamespace(r.Namespace), client.MatchingLabels(labels(NameServer))); err != nil {
 		r.Log.Warn("look at the server's pod", "err", err)
 	}
-	for i := range pods.Items {
-		if a.pod == nil || pods.Items[i].CreationTimestamp.After(a.pod.CreationTimestamp.Time) {
-			a.pod = &pods.Items[i]
-		}
-	}
+	a.pod = newestOf(set, pods.Items)
 	claim := &corev1.PersistentVolumeClaim{}
 	if err := r.Reader.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: claimName(storage)}, claim); err == nil {
 		a.claim = claim
 	} else if !apierrors.IsNotFound(err) {
 		r.Log.Warn("look at the server's volume", "err", err)
 	}
-	var events corev1.EventList
-	if err := r.Reader.List(ctx, &events, client.InNamespace(r.Namespace)); err != nil {
-		r.Log.Warn("look at Events", "err", err)
+	a.warnings["StatefulSet/"+set.Name] = r.warning(ctx, set)
+	if a.pod != nil {
+		a.warnings["Pod/"+a.pod.Name] = r.warning(ctx, a.pod)
 	}
-	a.hear(events.Items)
+	if a.claim != nil {
+		a.warnings["PersistentVolumeClaim/"+a.claim.Name] = r.warning(ctx, a.claim)
+	}
 	return a
 }
 
-// hear keeps the newest warning of each object.
-func (a absence) hear(events []corev1.Event) {
+// newestOf returns the newest pod that the StatefulSet made, nil for none. Labels do not tell: a kubelet can make pods with any labels for its own node,
+// but with no owner than that Node.
+func newestOf(set *appsv1.StatefulSet, pods []corev1.Pod) *corev1.Pod {
+	var newest *corev1.Pod
+	for i := range pods {
+		if !metav1.IsControlledBy(&pods[i], set) {
+			continue
+		}
+		if newest == nil || pods[i].CreationTimestamp.After(newest.CreationTimestamp.Time) {
+			newest = &pods[i]
+		}
+	}
+	return newest
+}
+
+// warning returns the newest Event of type Warning of this very object, as foreign text; "" for none.
+func (r *Reconciler) warning(ctx context.Context, about client.Object) string {
+	var events corev1.EventList
+	of := client.MatchingFields{"involvedObject.uid": string(about.GetUID()), "type": corev1.EventTypeWarning}
+	if err := r.Reader.List(ctx, &events, client.InNamespace(r.Namespace), of, client.Limit(maxEvents)); err != nil {
+		r.Log.Warn("look at Events", "object", about.GetName(), "err", err)
+	}
+	return newestWarning(events.Items)
+}
+
+func newestWarning(events []corev1.Event) string {
+	if len(events) == 0 {
+		return ""
+	}
 	at := func(e corev1.Event) int64 {
 		return max(e.LastTimestamp.Unix(), e.EventTime.Unix(), e.FirstTimestamp.Unix())
 	}
-	slices.SortStableFunc(events, func(x, y corev1.Event) int { return cmp.Compare(at(x), at(y)) })
-	for _, e := range events {
-		if e.Type == corev1.EventTypeWarning {
-			a.warnings[e.InvolvedObject.Kind+"/"+e.InvolvedObject.Name] = e.Reason + ": " + e.Message
-		}
+	e := slices.MaxFunc(events, func(x, y corev1.Event) int { return cmp.Compare(at(x), at(y)) })
+	return foreign(e.Reason + ": " + e.Message)
+}
+
+// maxForeignBytes leaves room in a message for what we say ourselves.
+const maxForeignBytes = 800
+
+// foreign marks what others wrote, kubelets of any node among them, so that it does not pass for our advice.
+func foreign(text string) string {
+	if len(text) > maxForeignBytes {
+		text = strings.ToValidUTF8(text[:maxForeignBytes], "") + "…"
 	}
+	return fmt.Sprintf("Kubernetes says: %q", text)
 }
 
 // judge names the reason and says what to do. The first thing that has to be put right comes first.
@@ -98,7 +140,7 @@ func (a absence) judge() (reason, message string) {
 		if text := a.unbound(); text != "" && strings.Contains(strings.ToLower(why), "volume") {
 			return ReasonVolume, text
 		}
-		return ReasonUnscheduled, fmt.Sprintf("no node takes pod %s: %s; see server.nodeSelector, server.tolerations and server.resources", a.pod.Name, why)
+		return ReasonUnscheduled, fmt.Sprintf("no node takes pod %s. %s; see server.nodeSelector, server.tolerations and server.resources", a.pod.Name, foreign(why))
 	}
 	for _, c := range a.pod.Status.ContainerStatuses {
 		if reason, message := a.container(c); reason != "" {
@@ -156,31 +198,41 @@ func (a absence) container(c corev1.ContainerStatus) (reason, message string) {
 	again := fmt.Sprintf("it starts again by itself, at once by kubectl -n %s delete pod %s", a.namespace, a.pod.Name)
 	switch {
 	case waits != nil && slices.Contains([]string{"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable"}, waits.Reason):
-		return ReasonImage, fmt.Sprintf("the node cannot get image %s: %s: %s; see images in the values, and images.pullSecrets", c.Image, waits.Reason, waits.Message)
+		return ReasonImage, fmt.Sprintf("the node cannot get image %s. %s; see images in the values, and images.pullSecrets", a.image(c.Name), foreign(waits.Reason+": "+waits.Message))
 	case ended != nil && ended.ExitCode == cli.ExitState:
-		return ReasonDatabase, fmt.Sprintf("%s. The database lies on PersistentVolumeClaim %s: make room on the volume or make it writable, restore %s from a backup, or run the version of Assay that wrote it; %s",
-			lastLine(ended.Message), claimName(a.storage), pathState, again)
+		return ReasonDatabase, fmt.Sprintf("%s; the database lies on PersistentVolumeClaim %s: make room on the volume or make it writable, restore %s from a backup, or run the version of Assay that wrote it; %s",
+			lastWords(ended), claimName(a.storage), pathState, again)
 	case ended != nil && ended.Reason == "OOMKilled":
 		return ReasonCrashing, "the server used more memory than server.resources.limits.memory allows: raise it"
 	case ended != nil && ended.ExitCode != 0:
-		return ReasonCrashing, fmt.Sprintf("the server ended with exit code %d: %s; kubectl -n %s logs %s --previous tells more; %s", ended.ExitCode, lastLine(ended.Message), a.namespace, a.pod.Name, again)
+		return ReasonCrashing, fmt.Sprintf("the server ended with exit code %d. %s; kubectl -n %s logs %s --previous tells more; %s", ended.ExitCode, lastWords(ended), a.namespace, a.pod.Name, again)
 	case waits != nil && a.warnings["Pod/"+a.pod.Name] != "" && waits.Reason == "ContainerCreating":
 		return ReasonMount, fmt.Sprintf("pod %s waits%s", a.pod.Name, because(a.warnings["Pod/"+a.pod.Name]))
 	case waits != nil:
-		return ReasonNotStarted, fmt.Sprintf("pod %s waits: %s %s", a.pod.Name, waits.Reason, waits.Message)
+		return ReasonNotStarted, fmt.Sprintf("pod %s waits. %s", a.pod.Name, foreign(strings.TrimSuffix(waits.Reason+": "+waits.Message, ": ")))
 	}
 	return "", ""
 }
 
-// lastLine is what a program said last; the rest is its log.
-func lastLine(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return cmp.Or(lines[len(lines)-1], "it said nothing")
+// image is what a container of the server's pod is to run.
+func (a absence) image(container string) string {
+	for _, c := range a.pod.Spec.Containers {
+		if c.Name == container {
+			return c.Image
+		}
+	}
+	return "of container " + container
+}
+
+// lastWords are what a program said last, as its kubelet passes it on; the rest is its log.
+func lastWords(ended *corev1.ContainerStateTerminated) string {
+	lines := strings.Split(strings.TrimSpace(ended.Message), "\n")
+	return foreign(cmp.Or(lines[len(lines)-1], "it said nothing"))
 }
 
 func because(text string) string {
 	if text == "" {
 		return ""
 	}
-	return ": " + text
+	return ". " + text
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -15,7 +16,10 @@ import (
 
 func serverPodWith(c corev1.ContainerStatus) *corev1.Pod {
 	c.Name = "server"
-	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "assay-server-0"}, Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{c}}}
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "assay-server-0"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "server", Image: "r/assay:2"}}},
+		Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{c}},
+	}
 }
 
 func waits(reason, message string) corev1.ContainerState {
@@ -79,19 +83,19 @@ func TestJudgeAbsence(t *testing.T) {
 		},
 		"container being made": {absence{pod: serverPodWith(corev1.ContainerStatus{State: waits("ContainerCreating", "")})}, ReasonNotStarted, []string{"ContainerCreating"}},
 		"image": {
-			absence{pod: serverPodWith(corev1.ContainerStatus{Image: "r/assay:2", State: waits("ImagePullBackOff", "not found")})}, ReasonImage, []string{"image r/assay:2", "not found", "images.pullSecrets"},
+			absence{pod: serverPodWith(corev1.ContainerStatus{Image: "said/by:kubelet", State: waits("ImagePullBackOff", "not found")})}, ReasonImage, []string{"image r/assay:2", `Kubernetes says: "ImagePullBackOff: not found"; see images`, "images.pullSecrets"},
 		},
 		"database": {
 			absence{namespace: "assay", pod: serverPodWith(corev1.ContainerStatus{State: backOff, LastTerminationState: ended(cli.ExitState, "level=INFO msg=x\nassay: open database /var/lib/assay/assay.db: file is not a database (26)\n")})},
-			ReasonDatabase, []string{"assay: open database /var/lib/assay/assay.db: file is not a database (26). ", "data-assay-server-0", "from a backup", "kubectl -n assay delete pod assay-server-0"},
+			ReasonDatabase, []string{`Kubernetes says: "assay: open database /var/lib/assay/assay.db: file is not a database (26)"; `, "data-assay-server-0", "from a backup", "kubectl -n assay delete pod assay-server-0"},
 		},
 		"database, ended just now": {absence{pod: serverPodWith(corev1.ContainerStatus{State: ended(cli.ExitState, "no room")})}, ReasonDatabase, []string{"no room"}},
 		"memory": {
 			absence{pod: serverPodWith(corev1.ContainerStatus{State: backOff, LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"}}})},
 			ReasonCrashing, []string{"server.resources.limits.memory"},
 		},
-		"crash":              {absence{pod: serverPodWith(corev1.ContainerStatus{State: backOff, LastTerminationState: ended(1, "assay: listen: in use")})}, ReasonCrashing, []string{"exit code 1: assay: listen: in use", "--previous"}},
-		"silent crash":       {absence{pod: serverPodWith(corev1.ContainerStatus{State: backOff, LastTerminationState: ended(139, "")})}, ReasonCrashing, []string{"exit code 139: it said nothing"}},
+		"crash":              {absence{pod: serverPodWith(corev1.ContainerStatus{State: backOff, LastTerminationState: ended(1, "assay: listen: in use")})}, ReasonCrashing, []string{`exit code 1. Kubernetes says: "assay: listen: in use"; kubectl`, "--previous"}},
+		"silent crash":       {absence{pod: serverPodWith(corev1.ContainerStatus{State: backOff, LastTerminationState: ended(139, "")})}, ReasonCrashing, []string{`exit code 139. Kubernetes says: "it said nothing"`}},
 		"back after a crash": {absence{pod: serverPodWith(corev1.ContainerStatus{Ready: true, LastTerminationState: ended(1, "x")}), asked: errors.New("no route")}, ReasonUnreachable, []string{"no route", "NetworkPolicy"}},
 		"ended well":         {absence{pod: serverPodWith(corev1.ContainerStatus{State: ended(0, "")}), asked: errors.New("refused")}, ReasonUnreachable, []string{"refused"}},
 	}
@@ -110,21 +114,39 @@ func TestJudgeAbsence(t *testing.T) {
 	}
 }
 
-// TestHear: of several Events of an object the newest warning counts, whichever of its times is set.
-func TestHear(t *testing.T) {
+// TestNewestWarning: of several Events the newest counts, whichever of its times is set, and its words are marked as another's.
+func TestNewestWarning(t *testing.T) {
 	at := func(seconds int64) metav1.Time { return metav1.NewTime(time.Unix(seconds, 0)) }
-	about := func(name, kind, reason string) corev1.Event {
-		return corev1.Event{InvolvedObject: corev1.ObjectReference{Kind: "Pod", Name: name}, Type: kind, Reason: reason, Message: "m"}
+	newest, old, oldest := corev1.Event{Reason: "Newest", Message: "\"; run this\x1b[2J"}, corev1.Event{Reason: "Old"}, corev1.Event{Reason: "Oldest"}
+	newest.EventTime, old.LastTimestamp, oldest.FirstTimestamp = metav1.NewMicroTime(time.Unix(20, 0)), at(10), at(5)
+	if got := newestWarning([]corev1.Event{old, newest, oldest}); got != `Kubernetes says: "Newest: \"; run this\x1b[2J"` {
+		t.Errorf("%s", got)
 	}
-	newest, old, normal, other := about("a", "Warning", "Newest"), about("a", "Warning", "Old"), about("a", "Normal", "Pulled"), about("b", "Warning", "Other")
-	newest.EventTime, old.LastTimestamp, normal.LastTimestamp, other.FirstTimestamp = metav1.NewMicroTime(time.Unix(20, 0)), at(10), at(30), at(40)
-	a := absence{warnings: map[string]string{}}
-	a.hear([]corev1.Event{newest, normal, other, old})
-	if got := a.warnings["Pod/a"]; got != "Newest: m" {
-		t.Errorf("of a: %q", got)
+	if got := newestWarning(nil); got != "" {
+		t.Errorf("of no Event: %q", got)
 	}
-	if got := a.warnings["Pod/b"]; got != "Other: m" {
-		t.Errorf("of b: %q", got)
+	if got := foreign(strings.Repeat("ä", maxForeignBytes)); len(got) > maxForeignBytes+100 || !strings.HasSuffix(got, `ä…"`) {
+		t.Errorf("%d bytes, ends in %q", len(got), got[len(got)-8:])
+	}
+}
+
+// TestNewestOf: only a pod that the StatefulSet made is the server's, whatever labels another has and however new it is.
+func TestNewestOf(t *testing.T) {
+	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: NameServer, UID: "uid-of-set"}}
+	yes, no := true, false
+	pod := func(name string, created int64, owner metav1.OwnerReference) corev1.Pod {
+		return corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.NewTime(time.Unix(created, 0)), OwnerReferences: []metav1.OwnerReference{owner}}}
+	}
+	ours := metav1.OwnerReference{APIVersion: "apps/v1", Kind: "StatefulSet", Name: NameServer, UID: "uid-of-set", Controller: &yes}
+	ofNode := metav1.OwnerReference{APIVersion: "v1", Kind: "Node", Name: "a", UID: "uid-of-a", Controller: &yes}
+	former, follower := ours, ours
+	former.UID, follower.Controller = "uid-of-the-one-before", &no
+	pods := []corev1.Pod{pod("old", 1, ours), pod("new", 2, ours), pod("mirror", 3, ofNode), pod("former", 4, former), pod("no controller", 5, follower)}
+	if got := newestOf(set, pods); got == nil || got.Name != "new" {
+		t.Errorf("%v", got)
+	}
+	if got := newestOf(set, pods[2:]); got != nil {
+		t.Errorf("%s is taken for the server's", got.Name)
 	}
 }
 

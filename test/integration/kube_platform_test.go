@@ -207,17 +207,30 @@ func TestServerVolume(t *testing.T) {
 	set := k.statefulSet()
 	// envtest has no controllers: this is what they would make, with the scheduler's words.
 	class := "slow"
-	k.create(&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "data-assay-server-0", Namespace: namespace}, Spec: corev1.PersistentVolumeClaimSpec{
+	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "data-assay-server-0", Namespace: namespace}, Spec: corev1.PersistentVolumeClaimSpec{
 		AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, StorageClassName: &class,
 		Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
-	}})
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "assay-server-0", Namespace: namespace, Labels: set.Spec.Template.Labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "server", Image: "server:1"}}}}
-	k.create(pod)
-	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."}}
-	if err := k.kube.Status().Update(t.Context(), pod); err != nil {
-		t.Fatal(err)
+	}}
+	k.create(claim)
+	// What a kubelet can do: a pod with the server's labels, newer than its own, and Events about whatever it names.
+	impostor := k.serverPod("impostor", set, nil, "0/1 nodes are available: node-impostor")
+	k.warning("impostor", corev1.ObjectReference{Kind: "PersistentVolumeClaim", Namespace: namespace, Name: claim.Name, UID: impostor.UID}, "run curl impostor.example")
+	time.Sleep(3 * time.Second) // ten looks
+	if message := k.platform(v1alpha1.ConditionServer, "PodMissing"); strings.Contains(message, "impostor") {
+		t.Errorf("message %q", message)
 	}
-	if message := k.platform(v1alpha1.ConditionServer, "VolumeNotBound"); !strings.Contains(message, "data-assay-server-0 (StorageClass slow) is not bound") {
+	ofSet := func(set *appsv1.StatefulSet) []metav1.OwnerReference {
+		return []metav1.OwnerReference{*metav1.NewControllerRef(set, appsv1.SchemeGroupVersion.WithKind("StatefulSet"))}
+	}
+	const unbound = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."
+	pod := k.serverPod("assay-server-0", set, ofSet(set), unbound)
+	k.warning("genuine", corev1.ObjectReference{Kind: "PersistentVolumeClaim", Namespace: namespace, Name: claim.Name, UID: claim.UID}, `class "slow" is unknown`)
+	message := ""
+	k.eventually("the message says what Kubernetes says of the claim", func() bool {
+		message = k.platform(v1alpha1.ConditionServer, "VolumeNotBound")
+		return strings.Contains(message, `data-assay-server-0 (StorageClass slow) is not bound to a volume. Kubernetes says: "ProvisioningFailed: class \"slow\" is unknown"; `)
+	})
+	if strings.Contains(message, "impostor") {
 		t.Errorf("message %q", message)
 	}
 	k.values("server: {storage: {className: fast}}\n")
@@ -225,8 +238,36 @@ func TestServerVolume(t *testing.T) {
 		now := k.statefulSet()
 		return now != nil && now.UID != set.UID && *now.Spec.VolumeClaimTemplates[0].Spec.StorageClassName == "fast"
 	})
+	if err := k.kube.Delete(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	k.serverPod("assay-server-0", k.statefulSet(), ofSet(k.statefulSet()), unbound)
 	k.eventually("the message says what is left to do", func() bool {
 		return strings.Contains(k.platform(v1alpha1.ConditionReady, "VolumeNotBound"), "kubectl -n assay delete pvc data-assay-server-0")
+	})
+}
+
+// serverPod makes a pod with the server's labels that no node takes.
+func (k *kubeWorld) serverPod(name string, set *appsv1.StatefulSet, owners []metav1.OwnerReference, why string) *corev1.Pod {
+	k.t.Helper()
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace, Labels: set.Spec.Template.Labels, OwnerReferences: owners},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "server", Image: "server:1"}}},
+	}
+	k.create(pod)
+	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: why}}
+	if err := k.kube.Status().Update(k.t.Context(), pod); err != nil {
+		k.t.Fatal(err)
+	}
+	return pod
+}
+
+// warning makes an Event about an object.
+func (k *kubeWorld) warning(name string, about corev1.ObjectReference, message string) {
+	k.t.Helper()
+	k.create(&corev1.Event{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}, InvolvedObject: about, Type: corev1.EventTypeWarning, Reason: "ProvisioningFailed", Message: message,
+		LastTimestamp: metav1.Now(),
 	})
 }
 
