@@ -49,12 +49,12 @@ func (s situation) conditions(d *decision, policy *v1alpha1.NodePolicy) []metav1
 		v1alpha1.ConditionFresh: s.fresh(), v1alpha1.ConditionTpmPresent: s.tpmPresent(), v1alpha1.ConditionImaPolicy: s.imaPolicy(),
 	} {
 		f.message = printable(f.message, maxMessageBytes)
-		// Details such as a port number differ from round to round; only a transition is written. What an agent says of its IMA policy changes when it is
-		// started anew, and is what tells people that a reboot is due.
-		same := func(old *metav1.Condition) bool {
-			return old != nil && old.Status == f.status && old.Reason == f.reason && f.reason != reasonReported
-		}
-		if old := meta.FindStatusCondition(list, kind); same(old) && d.status.Since.Equal(s.report.Since) && s.machine != nil {
+		old := meta.FindStatusCondition(list, kind)
+		// Details such as a port number differ from round to round; only a transition is written.
+		switch calm := old != nil && old.Status == f.status && d.status.Since.Equal(s.report.Since) && s.machine != nil; {
+		case calm && (old.Reason == reasonReported || f.reason == reasonReported):
+			s.paced(d, old, &f)
+		case calm && old.Reason == f.reason:
 			f.message = old.Message
 		}
 		meta.SetStatusCondition(&list, metav1.Condition{
@@ -62,6 +62,17 @@ func (s situation) conditions(d *decision, policy *v1alpha1.NodePolicy) []metav1
 		})
 	}
 	return ordered(list)
+}
+
+// paced passes on what an agent says of its IMA policy, which is no transition, but tells people that a reboot is due: not sooner than s.words allows.
+func (s situation) paced(d *decision, old *metav1.Condition, f *finding) {
+	switch {
+	case old.Reason == f.reason && old.Message == f.message:
+	case s.now.Before(s.words):
+		f.reason, f.message, d.words = old.Reason, old.Message, s.words.Sub(s.now)
+	default:
+		d.rewritten = true
+	}
 }
 
 // ordered sorts conditions as people ask: is it there, who vouches, is it good.

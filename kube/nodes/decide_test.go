@@ -2,6 +2,7 @@ package nodes
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -70,26 +71,81 @@ func TestCalmDoesNothing(t *testing.T) {
 	}
 }
 
-// What an agent says of its IMA policy is passed on when it changes, without a transition; the same words are written once.
+// says has the agent of a situation say something of its IMA policy; "" for nothing.
+func says(t *testing.T, s situation, words string) situation {
+	t.Helper()
+	s.machine = machine(t, func(n *api.Node) {
+		n.IMAPolicy, n.Heartbeat = false, &api.AgentReport{}
+		if words != "" {
+			n.Heartbeat.Preflight = []api.PreflightCheck{{Name: "ima-policy-file", Status: api.PreflightOK, Detail: words}}
+		}
+	})
+	return s
+}
+
+// TestReportedIMAPolicyIsPassedOn: what an agent says of its IMA policy is passed on when it changes, without a transition; the same words are written once.
 func TestReportedIMAPolicyIsPassedOn(t *testing.T) {
-	says := func(s situation, words string) situation {
-		s.machine = machine(t, func(n *api.Node) {
-			n.IMAPolicy = false
-			n.Heartbeat = &api.AgentReport{Preflight: []api.PreflightCheck{{Name: "ima-policy-file", Status: api.PreflightOK, Detail: words}}}
-		})
-		return s
-	}
-	s := says(calm(t), "the next boot finds it")
+	s := says(t, calm(t), "the next boot finds it")
 	s.report = decide(s).status
 	for _, words := range []string{"the next boot finds it", "this boot runs it"} {
-		after := decide(says(s, words)).status
+		d := decide(says(t, s, words))
+		after := d.status
 		c := meta.FindStatusCondition(after.Conditions, v1alpha1.ConditionImaPolicy)
 		if c == nil || !strings.Contains(c.Message, words) {
 			t.Errorf("the agent says %q, and the report %+v", words, c)
 		}
-		if same := words == "the next boot finds it"; same != cmp.Equal(s.report, after) {
+		if same := words == "the next boot finds it"; same != cmp.Equal(s.report, after) || same == d.rewritten {
 			t.Errorf("%q: report as before: %v\n%s", words, !same, cmp.Diff(s.report, after))
 		}
+	}
+}
+
+// TestReportedIMAPolicyIsPaced: an agent that says something else at each preflight, or says something at every other one, has the report written a few times
+// at once and then once in five minutes. What it said last is written then, and a transition at once.
+func TestReportedIMAPolicyIsPaced(t *testing.T) {
+	var words pace
+	s := calm(t)
+	writes, wait := 0, time.Duration(0)
+	say := func(text string) {
+		s = says(t, s, text)
+		s.words = words.until(s.node.UID)
+		d := decide(s)
+		if !cmp.Equal(s.report, d.status) {
+			writes++
+		}
+		if d.rewritten {
+			words.rewritten(s.node.UID, s.now)
+		}
+		s.report, wait = d.status, d.words
+	}
+	say("first")
+	writes = 0
+	for i := range 12 * 20 { // an hour of readings
+		say([]string{"x", "", "y", "z"}[i%4])
+		s.now = s.now.Add(15 * time.Second)
+	}
+	if want := wordsBurst + 12 - 1; writes < wordsBurst || writes > want {
+		t.Errorf("%d writes in an hour, want at most %d", writes, want)
+	}
+	for i := range 2 * wordsBurst {
+		say(strconv.Itoa(i))
+	}
+	if say("last"); wait <= 0 || wait > wordsInterval {
+		t.Errorf("it is looked at again in %v", wait)
+	}
+	s.now = s.now.Add(wait)
+	say("last")
+	if c := meta.FindStatusCondition(s.report.Conditions, v1alpha1.ConditionImaPolicy); wait != 0 || !strings.Contains(c.Message, "last") {
+		t.Errorf("another look in %v, %+v", wait, c)
+	}
+	s.machine, s.words = machine(t, nil), words.until(s.node.UID)
+	if got := condition(decide(s), v1alpha1.ConditionImaPolicy); got != "True/ImaPolicyApproved" {
+		t.Errorf("a proof is kept waiting: %s", got)
+	}
+	s.now = s.now.Add(time.Hour)
+	words.rewritten("uid-of-another", s.now)
+	if len(words.paid) != 1 || !words.until(s.node.UID).IsZero() {
+		t.Errorf("nothing is forgotten: %v", words.paid)
 	}
 }
 

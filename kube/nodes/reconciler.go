@@ -34,6 +34,8 @@ type Reconciler struct {
 	TPMLabel func() string
 	// FirstUse says whether the platform enrols agents that nobody endorses.
 	FirstUse func() bool
+
+	words pace
 }
 
 const (
@@ -77,7 +79,7 @@ func (r *Reconciler) gather(ctx context.Context, name string) (situation, *v1alp
 	} else if err != nil {
 		return s, nil, fmt.Errorf("read Node %s: %w", name, err)
 	}
-	s.node = node
+	s.node, s.words = node, r.words.until(node.UID)
 	var policies v1alpha1.NodePolicyList
 	if err := r.Client.List(ctx, &policies); err != nil {
 		return s, nil, fmt.Errorf("list NodePolicies: %w", err)
@@ -128,6 +130,9 @@ func (r *Reconciler) apply(ctx context.Context, s situation, d decision, report 
 	if err := r.writeStatus(ctx, report, d.status); err != nil {
 		return ctrl.Result{}, err
 	}
+	if d.rewritten {
+		r.words.rewritten(s.node.UID, s.now)
+	}
 	for _, n := range d.notes {
 		r.event(s.node, n)
 	}
@@ -156,7 +161,7 @@ func (r *Reconciler) apply(ctx context.Context, s situation, d decision, report 
 	if _, known := s.tpm(); !known {
 		return ctrl.Result{RequeueAfter: settled * time.Second}, nil
 	}
-	return ctrl.Result{}, nil
+	return ctrl.Result{RequeueAfter: d.words}, nil
 }
 
 // writeStatus writes a status that differs. The lock keeps two writers from mixing what they did to the Node.

@@ -32,6 +32,8 @@ type situation struct {
 	claimed attest.AgentID
 	// refusal is the last refused claim to this node since the operator started.
 	refusal *v1alpha1.Refusal
+	// words is when what the agent says of itself may be rewritten again; zero for now.
+	words time.Time
 	// firstUse: the platform lets agents in that nobody endorses.
 	firstUse bool
 	// tpmLabel is the label of node feature discovery that is honoured; empty for none.
@@ -56,6 +58,9 @@ type decision struct {
 	// repair applies an applied reaction again, because something undid it.
 	repair *effects
 	notes  []note
+	// rewritten: other words of the agent are passed on. words is how long others have to wait; zero for none.
+	rewritten bool
+	words     time.Duration
 }
 
 // note becomes an Event on the Node.
