@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/assay-project/assay/kube/rights"
@@ -63,25 +64,28 @@ type Complaint struct {
 // Write tells it. An error says that it could be told nowhere else than in the operator's log.
 func (c *Complaint) Write(ctx context.Context, missing []rights.Right) error {
 	text := readable(rights.Explain(missing))
-	told := c.condition(ctx, text)
-	if err := c.event(ctx, text); err != nil {
-		return fmt.Errorf("tell of missing rights: %w", errors.Join(told, err))
+	condition, event := c.condition(ctx, text), c.event(ctx, text)
+	if condition != nil && event != nil {
+		return fmt.Errorf("tell of missing rights: %w", errors.Join(condition, event))
 	}
 	return nil
 }
 
+// condition sets two of the platform's conditions. They are one list, and another operator may be at it: what it wrote since the list was read stays.
 func (c *Complaint) condition(ctx context.Context, text string) error {
-	var p v1alpha1.AttestationPlatform
-	if err := c.Client.Get(ctx, client.ObjectKey{Name: v1alpha1.PlatformName}, &p); err != nil {
-		return err
-	}
-	changed := p.DeepCopy()
-	for _, kind := range []string{v1alpha1.ConditionPermitted, v1alpha1.ConditionReady} {
-		meta.SetStatusCondition(&changed.Status.Conditions, metav1.Condition{
-			Type: kind, Status: metav1.ConditionFalse, Reason: ReasonPermissionMissing, Message: text, ObservedGeneration: p.Generation, LastTransitionTime: metav1.NewTime(c.Now()),
-		})
-	}
-	return c.Client.Status().Patch(ctx, changed, client.MergeFrom(&p))
+	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		var p v1alpha1.AttestationPlatform
+		if err := c.Client.Get(ctx, client.ObjectKey{Name: v1alpha1.PlatformName}, &p); err != nil {
+			return err
+		}
+		changed := p.DeepCopy()
+		for _, kind := range []string{v1alpha1.ConditionPermitted, v1alpha1.ConditionReady} {
+			meta.SetStatusCondition(&changed.Status.Conditions, metav1.Condition{
+				Type: kind, Status: metav1.ConditionFalse, Reason: ReasonPermissionMissing, Message: text, ObservedGeneration: p.Generation, LastTransitionTime: metav1.NewTime(c.Now()),
+			})
+		}
+		return c.Client.Status().Patch(ctx, changed, client.MergeFromWithOptions(&p, client.MergeFromWithOptimisticLock{}))
+	})
 }
 
 // event makes one Event, or counts it on.

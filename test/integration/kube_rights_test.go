@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -13,10 +14,13 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/rest"
 	kube "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/assay-project/assay/api"
+	"github.com/assay-project/assay/deploy"
+	"github.com/assay-project/assay/kube/platform"
 	"github.com/assay-project/assay/kube/rights"
 	"github.com/assay-project/assay/kube/v1alpha1"
 )
@@ -235,4 +239,60 @@ func TestReactionWithoutTheRight(t *testing.T) {
 	k.grant(nothing)
 	k.platform(v1alpha1.ConditionPermitted, "RightsComplete")
 	k.nodeIs("a", "quarantined", quarantined)
+}
+
+// TestComplaint: another operator's condition that comes between reading and writing stays, and it is enough that one of condition and Event is told.
+func TestComplaint(t *testing.T) {
+	k := &kubeWorld{world: &world{t: t}}
+	k.config, k.kube = newAPIServer(t)
+	k.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
+	if _, err := platform.ApplyCRDs(t.Context(), k.kube, deploy.CRDs()); err != nil {
+		t.Fatal(err)
+	}
+	k.eventually("the platform is made", func() bool {
+		made := &unstructured.Unstructured{Object: map[string]any{"apiVersion": v1alpha1.GroupVersion().String(), "kind": "AttestationPlatform", "metadata": map[string]any{"name": "cluster"}}}
+		return k.kube.Create(t.Context(), made) == nil
+	})
+	missing := []rights.Right{{Verb: "watch", Resource: "nodes", Why: "sees no nodes"}}
+	const path = "/apis/integrity.assay.dev/v1alpha1/attestationplatforms/cluster/status"
+	k.before = func(r *http.Request) {
+		var p v1alpha1.AttestationPlatform
+		if r.Method != http.MethodPatch || r.URL.Path != path || k.kube.Get(r.Context(), kube.ObjectKey{Name: "cluster"}, &p) != nil || p.Status.Conditions != nil {
+			return
+		}
+		meta.SetStatusCondition(&p.Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionAgents, Status: metav1.ConditionTrue, Reason: "Ready", Message: "written meanwhile"})
+		if err := k.kube.Status().Update(r.Context(), &p); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, row := range []struct {
+		name  string
+		lacks []string
+		told  bool
+	}{
+		{"all", nil, true},
+		{"no Event", []string{"create events", "patch events"}, true},
+		{"no condition", []string{"patch attestationplatforms/status.integrity.assay.dev"}, true},
+		{"neither", []string{"patch attestationplatforms/status.integrity.assay.dev", "create events", "patch events"}, false},
+	} {
+		k.grant(lack(row.lacks...))
+		c, err := kube.New(k.account(), kube.Options{Scheme: k.kube.Scheme()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		complaint := platform.Complaint{Client: c, Namespace: namespace, Values: "assay-values", Now: time.Now}
+		k.eventually("the API server knows the rights: "+row.name, func() bool {
+			lacking, err := rights.Missing(t.Context(), c, rights.All(rights.Setting{Namespace: namespace}))
+			return err == nil && slices.EqualFunc(lacking, row.lacks, func(r rights.Right, words string) bool { return r.String() == words })
+		})
+		missing[0].Why = row.name // something to write
+		if err := complaint.Write(t.Context(), missing); (err == nil) != row.told {
+			t.Errorf("%s: %v", row.name, err)
+		}
+	}
+	var p v1alpha1.AttestationPlatform
+	if err := k.kube.Get(t.Context(), kube.ObjectKey{Name: "cluster"}, &p); err != nil || !meta.IsStatusConditionTrue(p.Status.Conditions, v1alpha1.ConditionAgents) ||
+		!meta.IsStatusConditionFalse(p.Status.Conditions, v1alpha1.ConditionPermitted) {
+		t.Errorf("%v: conditions %+v", err, p.Status.Conditions)
+	}
 }
